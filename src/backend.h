@@ -1,0 +1,242 @@
+/* The backend: a table of operations on memory of one device. One operation is one fusable kernel cluster.
+ *
+ * Operations enqueue work and return nothing. The first error of a device sticks (with the name of the operation); later
+ * operations do nothing and sync returns it. Wrong shapes or types are our bugs: CHECK.
+ *
+ * Every operation is row invariant (DESIGN section 5): an output row, or for attention a sequence, is a function of its
+ * own inputs alone. Its bits do not depend on other rows, their number, the slot, the threads or the rank.
+ * Forward operations of training, prefill and decode give the same bits for the same token: one product order for all.
+ *
+ * All pointers are memory of the device (on the CPU: host memory) unless marked host. Activations are float on the CPU.
+ * Letters: N packed tokens, S sequences, H hidden, I intermediate, V vocabulary, nh, nkv heads, hd head size, r LoRA rank.
+ */
+#ifndef RLHF_SRC_BACKEND_H
+#define RLHF_SRC_BACKEND_H
+
+#include "rng.h"
+#include "tensor.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { BACKEND_ABI = 1, LINEAR_ADAPTERS = 2, GROUP_MAX = 4 };
+
+/* A ragged batch: the tokens of S sequences, packed, without padding.
+ * Training and prefill: sequence s owns tokens start[s] .. start[s+1]-1, at positions 0, 1, ...
+ * Decode: one token a sequence; its keys and values so far are in the cache at slot[s]. */
+struct batch {
+    int n_tokens, n_seqs;
+    const int32_t *id;       /* [N] token ids */
+    const int32_t *position; /* [N] position within the sequence */
+    const int32_t *sequence; /* [N] which of the S sequences */
+    const int32_t *start;    /* [S+1] */
+    const int32_t *slot;     /* [S] place in the KV cache; unused without a cache */
+    const int64_t *sample;   /* [S] global sample index: random numbers and gradients go by it */
+};
+
+/* A low-rank adapter of one linear layer: y += scale * B(A(dropout(x))). Float32 masters and packed copies. */
+struct lora {
+    int r;
+    float scale, dropout;
+    float *a, *b;               /* A [r][in], B [out][r]: views into the trainable vector */
+    void *a_packed, *b_packed;  /* the backend's layout for forward: lora_packed_bytes */
+    int64_t offset_a, offset_b; /* index of their first element in the trainable vector and in the gradients */
+    struct rng_key key;         /* of (seed, RNG_DROPOUT, layer, module) */
+};
+
+enum matmul { MATMUL_PLAIN, MATMUL_DEQUANT, MATMUL_LLM_INT8 };
+
+/* y = W x + bias, W [out][in], stored in the backend's own layout. */
+struct linear {
+    int out, in;
+    enum dtype dtype;        /* DTYPE_F32, _F16, _BF16, or _I8 with one scale per output row */
+    enum matmul matmul;      /* PLAIN for floating weights; DEQUANT or LLM_INT8 for int8 */
+    float outlier_threshold; /* LLM_INT8: |x| >= it is left out of the int8 row; 0: no outliers */
+    void *weight;            /* linear_weight_bytes, in MEM_WEIGHTS (MEM_EMBEDDING for the head) */
+    float *absmax;           /* [out] int8 only: weight = code * absmax / 127 */
+    float *bias;             /* [out] float or NULL */
+    struct lora *adapter[LINEAR_ADAPTERS];
+    float *master;           /* pretrain: float [out][in] in the trainable vector, of which weight is the packed copy */
+    int64_t offset_weight, offset_bias; /* pretrain: index in the trainable vector; -1: frozen */
+};
+
+enum norm_kind { NORM_LAYER, NORM_RMS };
+
+struct norm {
+    enum norm_kind kind;
+    float eps;
+    float *weight, *bias;               /* [H] float; bias NULL for none */
+    int64_t offset_weight, offset_bias; /* pretrain: index in the trainable vector; -1: frozen */
+};
+
+enum activation { ACT_GELU, ACT_GELU_TANH, ACT_SILU, ACT_RELU, ACT_QUICK_GELU };
+
+/* What the linear layers of a pass do beside the base product. */
+struct linear_pass {
+    int adapter;              /* -1 none (the reference policy), else index into linear.adapter */
+    bool dropout;             /* adapters' dropout active */
+    uint32_t step;            /* counter word of dropout: the update's number */
+    const struct batch *batch; /* sample and position of each row, for dropout and per-sample gradients */
+};
+
+enum qkv_layout { QKV_SPLIT, QKV_INTERLEAVED };
+
+/* Shape of attention. sin/cos tables are float [max_positions][rotary_dims / 2]. */
+struct attention {
+    int heads, kv_heads, head_dim, rotary_dims, max_positions;
+    enum qkv_layout layout; /* INTERLEAVED: one projection, per head q | k | v (GPT-NeoX) */
+    float scale;            /* 1 / sqrt(hd) */
+    int window;             /* 0: causal; w > 0: key j seen by i when i - w < j <= i */
+    const float *rope_cos, *rope_sin;
+};
+
+/* Keys and values of one layer for all slots, in the backend's layout: cache_bytes. */
+struct kv_cache {
+    void *data;
+    int slots, max_tokens;
+};
+
+/* Exact gradient accumulators: int64 at 2^48, one per trainable. overflow is raised by a contribution that is not
+ * finite or of magnitude >= limit; it holds 1 + the index of the lowest such element (0: none). */
+struct grads {
+    int64_t *sum; /* [n] */
+    int64_t n;
+    float limit;
+    int64_t *overflow; /* [1] */
+};
+
+struct adamw {
+    double learning_rate, beta1, beta2, epsilon, weight_decay;
+    double correction1, correction2; /* 1 - beta^t */
+    double clip;                     /* gradients are multiplied by it (1: no clipping) */
+};
+
+struct sampling {
+    float temperature; /* 0: greedy */
+    int top_k;         /* 0: off */
+    float top_p;       /* 1: off */
+};
+
+/* Rows of the head's operations: row[i] of x [N][H], i < n. */
+struct head_rows {
+    int n;
+    const int32_t *row;    /* [n] */
+    const int32_t *target; /* [n] token whose log-probability is asked for; NULL in sampling */
+};
+
+struct backend {
+    const struct backend_ops *ops;
+    void *state; /* of the implementation */
+};
+
+struct backend_ops {
+    int abi;
+    const char *name; /* "cpu", "cuda" */
+
+    /* --- life --- */
+    const char *(*describe)(struct backend *be); /* "CPU, 2 threads, AVX2": borrowed */
+    void (*close)(struct backend *be);
+    void *(*region_alloc)(struct backend *be, const char *purpose, size_t bytes); /* zeroed; NULL: none left; freed by close */
+    size_t (*memory_free)(struct backend *be);                                    /* bytes a plan may use */
+    int (*sync)(struct backend *be);                                              /* 0, or the sticky error */
+    /* Scratch that the operations need for up to max_tokens rows of these widths, with this many threads. */
+    size_t (*workspace_bytes)(struct backend *be, int max_tokens, int max_in, int max_out, int max_seq, int vocab);
+    void (*workspace_set)(struct backend *be, void *workspace, size_t bytes);
+
+    /* --- load --- */
+    size_t (*linear_weight_bytes)(struct backend *be, const struct linear *l);
+    size_t (*lora_packed_bytes)(struct backend *be, const struct linear *l, int r); /* of a_packed plus b_packed */
+    /* Host rows [first, first + n) of W, row-major [n][in] floats; quantises int8 rows by absmax (round half to even)
+     * and rounds to 16 bits as dtype says. */
+    void (*linear_put_rows)(struct backend *be, struct linear *l, const float *rows, int first, int n);
+    void (*linear_get_rows)(struct backend *be, const struct linear *l, float *rows, int first, int n); /* dequantised */
+    void (*linear_refresh)(struct backend *be, struct linear *l); /* repacks master (pretrain) and adapters after an update */
+    void (*copy_in)(struct backend *be, void *device, const void *host, size_t bytes);
+    void (*copy_out)(struct backend *be, void *host, const void *device, size_t bytes); /* waits for earlier work */
+
+    /* --- forward --- */
+    /* y[n] = row id[n] of the head or embedding l (any floating dtype). */
+    void (*embed)(struct backend *be, float *y, const struct linear *table, const struct batch *b);
+    /* x[n] += add1[n] + add2[n] (each may be NULL: x += add1, then += add2); y1 = norm1(x), y2 = norm2(x) (y2, n2 may be NULL).
+     * H columns, N rows. */
+    void (*norm_forward)(struct backend *be, float *y1, float *y2, float *x, const float *add1, const float *add2,
+                         const struct norm *n1, const struct norm *n2, int N, int H);
+    /* Siblings that share the input x [N][in]: y[i] [N][out_i] = linear i, with bias and the pass's adapter. x is
+     * quantised once. A row's product: blocks of 512 inputs in ascending order, each summed in ascending order with fma. */
+    void (*linear_forward)(struct backend *be, float *const *y, struct linear *const *l, int n_linears, const float *x, int N,
+                           const struct linear_pass *pass);
+    /* From the projections to rotated q [N][nh*hd], k [N][nkv*hd], v [N][nkv*hd]. INTERLEAVED: qkv0 is the one
+     * projection [N][3*nh*hd], qkv1 and qkv2 NULL; SPLIT: q, k, v projections; outputs may equal inputs then.
+     * Writes keys and values at (slot, position) of the cache when cache is not NULL. */
+    void (*qkv_rope)(struct backend *be, float *q, float *k, float *v, const float *qkv0, const float *qkv1, const float *qkv2,
+                     const struct attention *a, const struct kv_cache *cache, const struct batch *b);
+    size_t (*cache_bytes)(struct backend *be, const struct attention *a, int slots, int max_tokens);
+    /* o [N][nh*hd]; each sequence attends to its own tokens, causally. Scores over keys in float, softmax by the row's
+     * maximum, sums in ascending key order. */
+    void (*attn_forward)(struct backend *be, float *o, const float *q, const float *k, const float *v,
+                         const struct attention *a, const struct batch *b);
+    /* One query a sequence against its slot's keys 0 .. position. Same bits as attn_forward. */
+    void (*attn_decode)(struct backend *be, float *o, const float *q, const struct attention *a, const struct kv_cache *cache,
+                        const struct batch *b);
+    /* y = act(up), or act(gate) * up when gate is not NULL. [N][I] */
+    void (*act_forward)(struct backend *be, float *y, const float *up, const float *gate, enum activation act, int N, int I);
+    /* For each row: log p(target), entropy and logsumexp of softmax(logits / temperature). Logits in chunks. */
+    void (*head_logprob)(struct backend *be, float *logprob, float *entropy, float *lse, const struct linear *head,
+                         const float *x, int H, const struct head_rows *rows, float temperature);
+    void (*head_logits)(struct backend *be, float *logits, const struct linear *head, const float *x, int H,
+                        const struct head_rows *rows); /* [n][V], for tests and short prompts */
+    /* Draws a token per row: temperature, then top-k, then top-p, then the word random[i]; banned[i] (host, may be NULL)
+     * excludes the eos tokens listed in eos [n_eos] for that row. logprob is of the unfiltered tempered distribution
+     * (of softmax(logits) when greedy), the same bits as head_logprob. */
+    void (*head_sample)(struct backend *be, int32_t *token, float *logprob, const struct linear *head, const float *x, int H,
+                        const struct head_rows *rows, const struct sampling *how, const uint32_t *random,
+                        const uint8_t *banned, const int32_t *eos, int n_eos);
+    /* value[i] = w . x[row[i]] + bias[0]. */
+    void (*scalar_head)(struct backend *be, float *value, const float *w, const float *bias, const float *x, int H,
+                        const struct head_rows *rows);
+
+    /* --- backward: dx is added to unless said otherwise --- */
+    /* dx[row] += gradient through the logits of sum(dlogprob * logprob + dentropy * entropy); dentropy may be NULL. Rows
+     * whose gradients are zero are skipped. With head->master: dW per sequence into g (sequences of b in order). */
+    void (*head_logprob_backward)(struct backend *be, float *dx, const float *dlogprob, const float *dentropy,
+                                  const float *lse, const float *entropy, const struct linear *head, const float *x, int H,
+                                  const struct head_rows *rows, float temperature, struct grads *g, const struct batch *b);
+    /* dx[row] += dvalue * w; the gradients of w and bias, per sequence in row order, into g at offset, offset + H. */
+    void (*scalar_head_backward)(struct backend *be, float *dx, const float *dvalue, const float *w, const float *x, int H,
+                                 const struct head_rows *rows, struct grads *g, int64_t offset, const struct batch *b);
+    /* dx += norm1'(dy1) + norm2'(dy2) (dy2, n2 may be NULL); x is the norm's input. Trainable norms: per sequence into g. */
+    void (*norm_backward)(struct backend *be, float *dx, const float *dy1, const float *dy2, const float *x,
+                          const struct norm *n1, const struct norm *n2, int H, struct grads *g, const struct batch *b);
+    /* dx (written, not added to) = sum over siblings of W^T dy_i plus their adapters' part; dx NULL: not wanted.
+     * dA, dB (and dW, dbias with master) contracted per sequence in float, in token order, then added to g. */
+    void (*linear_backward)(struct backend *be, float *dx, struct linear *const *l, const float *const *dy, int n_linears,
+                            const float *x, int N, const struct linear_pass *pass, struct grads *g);
+    /* Inverse rotation; outputs in the projections' layout, written. */
+    void (*qkv_rope_backward)(struct backend *be, float *dqkv0, float *dqkv1, float *dqkv2, const float *dq, const float *dk,
+                              const float *dv, const struct attention *a, const struct batch *b);
+    void (*attn_backward)(struct backend *be, float *dq, float *dk, float *dv, const float *d_o, const float *q, const float *k,
+                          const float *v, const struct attention *a, const struct batch *b); /* dq, dk, dv written */
+    /* dup (and dgate) written; may overlap dy. */
+    void (*act_backward)(struct backend *be, float *dup, float *dgate, const float *dy, const float *up, const float *gate,
+                         enum activation act, int N, int I);
+    void (*embed_backward)(struct backend *be, const float *dx, int H, int64_t offset, const struct batch *b, struct grads *g);
+
+    /* --- update: over the flat vector of n trainables --- */
+    void (*grads_zero)(struct backend *be, struct grads *g);
+    /* Sum of squares of sum[i] * 2^-48: chunks of 4096 in double, in index order. Host result. */
+    double (*grads_norm)(struct backend *be, const struct grads *g);
+    void (*adamw)(struct backend *be, float *p, float *m, float *v, const struct grads *g, const struct adamw *how);
+    uint64_t (*hash)(struct backend *be, const void *bytes, size_t n);
+};
+
+/* Opens "cpu" or "cuda" with a number of threads. "auto": CUDA where a driver and the module are, else the CPU. Errors:
+ * a device that is not there, a module of another ABI, an operation that is missing (by name). */
+int backend_open(struct backend *be, const char *device, int threads);
+
+/* The CPU backend by instruction set: "avx512", "avx2", "plain", or NULL for the best this machine has. NULL result: not
+ * built or not available here. */
+const struct backend_ops *cpu_ops(const char *isa);
+int cpu_open(struct backend *be, const char *isa, int threads);
+
+#endif
