@@ -158,9 +158,9 @@ struct backend_ops {
     /* --- forward --- */
     /* y[n] = row id[n] of the head or embedding l (any floating dtype). */
     void (*embed)(struct backend *be, float *y, const struct linear *table, const struct batch *b);
-    /* x[n] += add1[n] + add2[n] (each may be NULL: x += add1, then += add2); y1 = norm1(x), y2 = norm2(x) (y2, n2 may be NULL).
+    /* sum = x + add1 + add2 in this order (each add may be NULL; sum may be x); y1 = norm1(sum), y2 = norm2(sum) (y2, n2 may be NULL).
      * H columns, N rows. */
-    void (*norm_forward)(struct backend *be, float *y1, float *y2, float *x, const float *add1, const float *add2,
+    void (*norm_forward)(struct backend *be, float *y1, float *y2, float *sum, const float *x, const float *add1, const float *add2,
                          const struct norm *n1, const struct norm *n2, int N, int H);
     /* Siblings that share the input x [N][in]: y[i] [N][out_i] = linear i, with bias and the pass's adapter. x is
      * quantised once. A row's product: blocks of 512 inputs in ascending order, each summed in ascending order with fma. */
