@@ -153,6 +153,7 @@ struct backend_ops {
     void (*linear_get_rows)(struct backend *be, const struct linear *l, float *rows, int first, int n); /* dequantised */
     void (*linear_refresh)(struct backend *be, struct linear *l); /* repacks master (pretrain) and adapters after an update */
     void (*copy_in)(struct backend *be, void *device, const void *host, size_t bytes);
+    void (*zero)(struct backend *be, void *device, size_t bytes);
     void (*copy_out)(struct backend *be, void *host, const void *device, size_t bytes); /* waits for earlier work */
 
     /* --- forward --- */
@@ -171,6 +172,8 @@ struct backend_ops {
      * Writes keys and values at (slot, position) of the cache when cache is not NULL. */
     void (*qkv_rope)(struct backend *be, float *q, float *k, float *v, const float *qkv0, const float *qkv1, const float *qkv2,
                      const struct attention *a, const struct kv_cache *cache, const struct batch *b);
+    /* y = x + add1 + add2 in this order (add2 may be NULL; y may be x). [N][H] */
+    void (*add)(struct backend *be, float *y, const float *x, const float *add1, const float *add2, int N, int H);
     size_t (*cache_bytes)(struct backend *be, const struct attention *a, int slots, int max_tokens);
     /* o [N][nh*hd]; each sequence attends to its own tokens, causally. Scores over keys in float, softmax by the row's
      * maximum, sums in ascending key order. */
