@@ -1,7 +1,8 @@
-/* A visitor over all tensors of a model: the same list serves reading, random values and writing (pretrain). */
+/* All tensors of a model, in the order of its description, from one of two sources. */
 #include "weights.h"
 
 #include "error.h"
+#include "hf_folder.h"
 #include "safetensors.h"
 
 #include <math.h>
@@ -9,34 +10,57 @@
 
 enum { CHUNK_ROWS = 64 };
 
-/* Where values come from: floats [first, first + n) of a tensor of this name. */
+/* Where values come from: floats [first, first + n) of tensor t. */
 struct source {
-    int (*floats)(struct source *s, float *out, const char *name, int64_t first, int64_t n);
+    int (*floats)(const struct source *s, float *out, const struct arch_tensor *t, int64_t first, int64_t n);
     const struct safetensors *file;
     const struct arch *arch;
     uint64_t seed;
-    int layer, which;
 };
 
-static int put_vector(struct model *m, struct source *s, float *device, int64_t n, const char *name)
+static struct linear *matrix_of(struct model *m, const struct arch_tensor *t)
 {
+    switch (t->role) {
+    case ROLE_EMBEDDING:
+        return &m->embedding;
+    case ROLE_HEAD:
+        return &m->head;
+    default:
+        return &m->layer[t->layer].linear[t->slot];
+    }
+}
+
+static float *vector_of(struct model *m, const struct arch_tensor *t)
+{
+    struct norm *n = t->role == ROLE_ATTN_NORM ? &m->layer[t->layer].norm1
+                     : t->role == ROLE_MLP_NORM ? &m->layer[t->layer].norm2
+                                                : &m->final;
+    if (t->role == ROLE_LINEAR)
+        return m->layer[t->layer].linear[t->slot].bias;
+    return t->bias ? n->bias : n->weight;
+}
+
+static int put_vector(struct model *m, const struct source *s, const struct arch_tensor *t)
+{
+    int64_t n = t->shape[0];
     float *host = malloc((size_t)n * sizeof *host);
     CHECK(host, "out of memory");
-    int rc = s->floats(s, host, name, 0, n);
+    int rc = s->floats(s, host, t, 0, n);
     if (!rc)
-        m->be->ops->copy_in(m->be, device, host, (size_t)n * sizeof *host);
+        m->be->ops->copy_in(m->be, vector_of(m, t), host, (size_t)n * sizeof *host);
     free(host);
     return rc;
 }
 
-static int put_matrix(struct model *m, struct source *s, struct linear *l, const char *name)
+static int put_matrix(struct model *m, const struct source *s, const struct arch_tensor *t)
 {
+    struct linear *l = matrix_of(m, t);
     float *rows = malloc((size_t)CHUNK_ROWS * (size_t)l->in * sizeof *rows);
     CHECK(rows, "out of memory");
     int rc = 0;
     for (int first = 0; !rc && first < l->out; first += CHUNK_ROWS) {
         int n = l->out - first < CHUNK_ROWS ? l->out - first : CHUNK_ROWS;
-        rc = s->floats(s, rows, name, (int64_t)first * l->in, (int64_t)n * l->in);
+        rc = s->floats(s, rows, t, (int64_t)first * l->in, (int64_t)n * l->in);
         if (!rc && l->master)
             m->be->ops->copy_in(m->be, l->master + (int64_t)first * l->in, rows, (size_t)n * (size_t)l->in * sizeof *rows);
         else if (!rc)
@@ -46,58 +70,23 @@ static int put_matrix(struct model *m, struct source *s, struct linear *l, const
     return rc;
 }
 
-static int put_linear(struct model *m, struct source *s, int layer, int which, struct linear *l)
+static int put_all(struct model *m, const struct source *s)
 {
-    char name[192];
-    s->layer = layer;
-    s->which = which;
-    arch_tensor_name(name, sizeof name, m->arch, layer, which, false);
-    TRY(put_matrix(m, s, l, name));
-    if (!l->bias)
-        return 0;
-    arch_tensor_name(name, sizeof name, m->arch, layer, which, true);
-    s->which = ARCH_BIAS;
-    return put_vector(m, s, l->bias, l->out, name);
-}
-
-static int put_norm(struct model *m, struct source *s, int layer, int which, struct norm *n)
-{
-    char name[192];
-    s->layer = layer;
-    s->which = which;
-    arch_tensor_name(name, sizeof name, m->arch, layer, which, false);
-    TRY(put_vector(m, s, n->weight, m->arch->hidden, name));
-    if (!n->bias)
-        return 0;
-    arch_tensor_name(name, sizeof name, m->arch, layer, which, true);
-    s->which = ARCH_BIAS;
-    return put_vector(m, s, n->bias, m->arch->hidden, name);
-}
-
-static int put_all(struct model *m, struct source *s)
-{
-    TRY(put_linear(m, s, -1, ARCH_EMBEDDING, &m->embedding));
-    for (int i = 0; i < m->arch->layers; i++) {
-        struct layer *l = &m->layer[i];
-        TRY(put_norm(m, s, i, ARCH_NORM1, &l->norm1));
-        TRY(put_norm(m, s, i, ARCH_NORM2, &l->norm2));
-        for (int j = 0; j < ARCH_LINEARS; j++)
-            if (l->linear[j].out)
-                TRY(put_linear(m, s, i, j, &l->linear[j]));
+    for (int i = 0; i < arch_tensors(m->arch); i++) {
+        struct arch_tensor t;
+        arch_tensor(&t, m->arch, i);
+        TRY(t.n_dims == 2 ? put_matrix(m, s, &t) : put_vector(m, s, &t));
     }
-    TRY(put_norm(m, s, -1, ARCH_FINAL_NORM, &m->final));
-    if (!m->arch->tied_head)
-        TRY(put_linear(m, s, -1, ARCH_HEAD, &m->head));
     if (m->train_all)
         model_refresh(m);
     return 0;
 }
 
-static int floats_of_file(struct source *s, float *out, const char *name, int64_t first, int64_t n)
+static int floats_of_file(const struct source *s, float *out, const struct arch_tensor *t, int64_t first, int64_t n)
 {
-    const struct safetensors_entry *e = arch_find_tensor(s->arch, s->file, name);
+    const struct safetensors_entry *e = hf_folder_tensor(s->file, s->arch, t->name);
     if (!e)
-        return error_set(ERR_FILE, "%s: tensor %s is missing", s->file->file[0].path, name);
+        return error_set(ERR_FILE, "tensor %s is missing", t->name);
     return safetensors_floats(out, e, first, n);
 }
 
@@ -120,16 +109,17 @@ static float near_normal(struct rng_key key, int64_t element)
     return (sum - 2.0f) * 1.7320508f;
 }
 
-static int floats_random(struct source *s, float *out, const char *name, int64_t first, int64_t n)
+static int floats_random(const struct source *s, float *out, const struct arch_tensor *t, int64_t first, int64_t n)
 {
-    (void)name;
-    if (s->which == ARCH_BIAS || s->which == ARCH_NORM1 || s->which == ARCH_NORM2 || s->which == ARCH_FINAL_NORM) {
+    if (t->n_dims == 1) {
         for (int64_t i = 0; i < n; i++)
-            out[i] = s->which == ARCH_BIAS ? 0.0f : 1.0f;
+            out[i] = t->bias ? 0.0f : 1.0f;
         return 0;
     }
-    struct rng_key key = rng_key(s->seed, RNG_INIT_WEIGHT, (uint32_t)(s->layer + 1), (uint32_t)s->which);
-    bool residual = s->which == LIN_ATTN_OUT || s->which == LIN_MLP_DOWN;
+    bool inner = t->role == ROLE_LINEAR;
+    struct rng_key key = rng_key(s->seed, RNG_INIT_WEIGHT, inner ? (uint32_t)t->layer + 1 : 0,
+                                 inner ? (uint32_t)t->slot : (uint32_t)t->role);
+    bool residual = inner && (t->slot == LIN_ATTN_OUT || t->slot == LIN_MLP_DOWN);
     float deviation = residual ? 0.02f / sqrtf(2.0f * (float)s->arch->layers) : 0.02f;
     for (int64_t i = 0; i < n; i++)
         out[i] = deviation * near_normal(key, first + i);
