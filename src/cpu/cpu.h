@@ -15,10 +15,11 @@
 #endif
 
 #define CPU_JOIN2(name, isa) name##_##isa
-#define CPU_JOIN(name, isa) CPU_JOIN2(name, isa)
-#define CPU(name) CPU_JOIN(name, CPU_ISA)
+#define CPU_JOIN(name, isa)  CPU_JOIN2(name, isa)
+#define CPU(name)            CPU_JOIN(name, CPU_ISA)
 
-enum { LANES = 16, K_BLOCK = 512 };
+/* PARALLEL_MIN: elements below which an operation stays on one thread. */
+enum { LANES = 16, K_BLOCK = 512, PARALLEL_MIN = 16384 };
 
 struct cpu_region {
     void *p;
@@ -39,14 +40,26 @@ static inline struct cpu_state *cpu_state(const struct backend *be)
     return be->state;
 }
 
+/* A thread's scratch of an operation: part number `thread` of equal parts of bytes each, from the workspace's start. An
+ * operation may use the whole workspace; nothing in it outlives the operation. */
+static inline float *cpu_scratch(const struct backend *be, int thread, size_t bytes)
+{
+    const struct cpu_state *state = cpu_state(be);
+    const size_t part = (bytes + 63) / 64 * 64;
+    CHECK(part * ((size_t)thread + 1) <= state->workspace_bytes,
+          "workspace of %zu bytes, %zu needed by thread %d", state->workspace_bytes,
+          part * ((size_t)thread + 1), thread);
+    return (float *)(void *)(state->workspace + part * (size_t)thread);
+}
+
 /* vec: the machine's own vector of floats. This is the one place that names instruction sets; all operations are lane by
  * lane, so their bits are the same in each. v16: 16 floats, as many vec as hold them. (One vector type of 64 bytes would
  * live in memory wherever registers are shorter.) */
 #if defined __AVX512F__
-#define VECTOR_BYTES 64
+#define VECTOR_BYTES     64
 #define VEC_FMA(a, b, c) ((vec)_mm512_fmadd_ps(a, b, c))
 #elif defined __FMA__
-#define VECTOR_BYTES 32
+#define VECTOR_BYTES     32
 #define VEC_FMA(a, b, c) ((vec)_mm256_fmadd_ps(a, b, c))
 #else
 #define VECTOR_BYTES 16
