@@ -149,7 +149,7 @@ static void product_panels(float *y, int64_t ldy, const float *x, int64_t ldx, c
     }
 }
 
-void CPU(product)(struct backend *be, float *y, int64_t ldy, const float *x, int64_t ldx, const void *w, enum dtype t, int out,
+static void product(struct backend *be, float *y, int64_t ldy, const float *x, int64_t ldx, const void *w, enum dtype t, int out,
                   int K, int N, const struct epilogue *e)
 {
     const int64_t panels = panels_of(out);
@@ -311,8 +311,8 @@ static void add_adapter(struct backend *be, float *y, const struct linear *l, co
     float *u = cpu_scratch(be, 0, 0), *h = u + (int64_t)N * l->in;
     CHECK(a->r <= l->in, "adapter of rank %d on %d inputs", a->r, l->in);
     const float *dropped = CPU(dropped)(be, u, x, l->in, N, a, pass);
-    CPU(product)(be, h, a->r, dropped, l->in, a->a_packed, DTYPE_F32, a->r, l->in, N, &(struct epilogue){0});
-    CPU(product)(be, y, l->out, h, a->r, a->b_packed, DTYPE_F32, l->out, a->r, N, &(struct epilogue){.add_scale = a->scale});
+    product(be, h, a->r, dropped, l->in, a->a_packed, DTYPE_F32, a->r, l->in, N, &(struct epilogue){0});
+    product(be, y, l->out, h, a->r, a->b_packed, DTYPE_F32, l->out, a->r, N, &(struct epilogue){.add_scale = a->scale});
 }
 
 void CPU(linear_forward)(struct backend *be, float *const *y, struct linear *const *l, int n_linears, const float *x, int N,
@@ -329,9 +329,14 @@ void CPU(linear_forward)(struct backend *be, float *const *y, struct linear *con
             continue;
         }
         struct epilogue e = {.row_scale = l[i]->dtype == DTYPE_I8 ? l[i]->absmax : NULL, .bias = l[i]->bias};
-        CPU(product)(be, y[i], l[i]->out, x, l[i]->in, l[i]->weight, l[i]->dtype, l[i]->out, l[i]->in, N, &e);
+        product(be, y[i], l[i]->out, x, l[i]->in, l[i]->weight, l[i]->dtype, l[i]->out, l[i]->in, N, &e);
     }
     for (int i = 0; pass->adapter >= 0 && i < n_linears; i++)
         if (l[i]->adapter[pass->adapter])
             add_adapter(be, y[i], l[i], l[i]->adapter[pass->adapter], x, N, pass);
+}
+
+void CPU(head_product)(struct backend *be, float *y, const float *x, const struct linear *l, int N)
+{
+    product(be, y, l->out, x, l->in, l->weight, l->dtype, l->out, l->in, N, &(struct epilogue){0});
 }
