@@ -26,18 +26,25 @@ enum {
 
 /* A size that a linear layer has on one side. */
 enum size { SIZE_HIDDEN, SIZE_Q, SIZE_KV, SIZE_QKV, SIZE_INTERMEDIATE };
-enum biased { BIAS_NEVER, BIAS_ALWAYS, BIAS_ATTENTION, BIAS_MLP }; /* the last two: by the config's flag */
+enum biased {
+    BIAS_NEVER,
+    BIAS_ALWAYS,
+    BIAS_ATTENTION,
+    BIAS_MLP
+}; /* the last two: by the config's flag */
 
 struct arch_family {
     const char *model_type, *architecture;
-    const char *prefix, *layers, *embedding, *attn_norm, *mlp_norm, *final_norm; /* within the prefix */
-    const char *head;                                                            /* outside it */
+    const char *prefix, *layers, *embedding, *attn_norm, *mlp_norm,
+        *final_norm;  /* within the prefix */
+    const char *head; /* outside it */
     enum norm_kind norm;
     bool norm_bias;
     enum qkv_layout qkv;
     bool gated_mlp;
     /* keys of config.json; NULL: the family lacks it and the default holds */
-    const char *key_eps, *key_theta, *key_rotary_share, *key_parallel, *key_kv_heads, *key_head_dim, *key_mlp_bias;
+    const char *key_eps, *key_theta, *key_rotary_share, *key_parallel, *key_kv_heads, *key_head_dim,
+        *key_mlp_bias;
     double eps, rotary_share; /* defaults */
     bool parallel, attention_bias, mlp_bias;
     const char *activation;
@@ -77,7 +84,8 @@ struct reader {
     struct text problems;
 };
 
-static void problem(struct reader *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void problem(struct reader *r, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 static void problem(struct reader *r, const char *format, ...)
 {
     char line[512];
@@ -155,7 +163,8 @@ static void read_sizes(struct arch *a, struct reader *r)
     a->head_dim = f->key_head_dim ? get_size(r, f->key_head_dim, 0, HEAD_DIM_MAX) : 0;
     if (!a->head_dim) {
         if (a->hidden % a->heads)
-            problem(r, "hidden_size %d is not a multiple of num_attention_heads %d", a->hidden, a->heads);
+            problem(r, "hidden_size %d is not a multiple of num_attention_heads %d", a->hidden,
+                    a->heads);
         a->head_dim = a->hidden / a->heads;
     }
     if (a->head_dim > HEAD_DIM_MAX)
@@ -163,10 +172,12 @@ static void read_sizes(struct arch *a, struct reader *r)
     if ((int64_t)a->heads * a->head_dim > WIDTH_MAX)
         problem(r, "%d heads of %d dimensions are wider than %d", a->heads, a->head_dim, WIDTH_MAX);
     if (a->kv_heads && a->heads % a->kv_heads)
-        problem(r, "num_attention_heads %d is not a multiple of %s %d", a->heads, f->key_kv_heads, a->kv_heads);
+        problem(r, "num_attention_heads %d is not a multiple of %s %d", a->heads, f->key_kv_heads,
+                a->kv_heads);
 }
 
-static void read_rope_scaling(struct arch_rope *rope, struct reader *r, const json_t *scaling, int max_positions)
+static void read_rope_scaling(struct arch_rope *rope, struct reader *r, const json_t *scaling,
+                              int max_positions)
 {
     const json_t *type = get(scaling, "rope_type");
     if (!type)
@@ -200,7 +211,8 @@ static void read_rope_scaling(struct arch_rope *rope, struct reader *r, const js
     rope->high_freq_factor = get_real(r, scaling, needed[1], 4, 1e-6, 1e6);
     if (!(rope->low_freq_factor < rope->high_freq_factor))
         problem(r, "low_freq_factor is not below high_freq_factor");
-    rope->original_max_positions = (int)get_real(r, scaling, needed[2], max_positions, 1, POSITIONS_MAX);
+    rope->original_max_positions =
+        (int)get_real(r, scaling, needed[2], max_positions, 1, POSITIONS_MAX);
 }
 
 /* Old: rotary_pct, rope_theta or rotary_emb_base at the top and rope_scaling {type, ..}.
@@ -208,14 +220,16 @@ static void read_rope_scaling(struct arch_rope *rope, struct reader *r, const js
 static void read_rope(struct arch *a, struct reader *r)
 {
     const struct arch_family *f = a->family;
-    const json_t *now = get(r->object, "rope_parameters"), *scaling = get(r->object, "rope_scaling");
+    const json_t *now = get(r->object, "rope_parameters"),
+                 *scaling = get(r->object, "rope_scaling");
     if ((now && !json_is_object(now)) || (scaling && !json_is_object(scaling))) {
         problem(r, "%s is not an object", now ? "rope_parameters" : "rope_scaling");
         return;
     }
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)now, key, value) {
+    json_object_foreach((json_t *)now, key, value)
+    {
         if (json_is_object(value)) {
             problem(r, "rope_parameters differ by kind of layer, which is not supported");
             return;
@@ -226,11 +240,12 @@ static void read_rope(struct arch *a, struct reader *r)
     a->rope.theta = get_real(r, now, "rope_theta", theta, 1, 1e12);
     a->rotary_share = get_real(r, now, "partial_rotary_factor", share, 0, 1);
     if (!f->key_rotary_share && a->rotary_share < 1)
-        problem(r, "partial_rotary_factor %g is not supported in %s", a->rotary_share, f->model_type);
+        problem(r, "partial_rotary_factor %g is not supported in %s", a->rotary_share,
+                f->model_type);
     a->rotary_dims = (int)(a->head_dim * a->rotary_share);
     if (a->head_dim && (a->rotary_dims < 2 || a->rotary_dims % 2))
-        problem(r, "%d rotary dimensions (%g of %d) are not an even number from 2 up", a->rotary_dims,
-                a->rotary_share, a->head_dim);
+        problem(r, "%d rotary dimensions (%g of %d) are not an even number from 2 up",
+                a->rotary_dims, a->rotary_share, a->head_dim);
     read_rope_scaling(&a->rope, r, scaling ? scaling : now, a->max_positions);
 }
 
@@ -248,7 +263,8 @@ static void read_activation(struct arch *a, struct reader *r)
 }
 
 /* A token id, -1 for none. */
-static int token_id(struct reader *r, const struct arch *a, const char *key, const json_t *v, int otherwise)
+static int token_id(struct reader *r, const struct arch *a, const char *key, const json_t *v,
+                    int otherwise)
 {
     if (!v)
         return otherwise;
@@ -257,7 +273,8 @@ static int token_id(struct reader *r, const struct arch *a, const char *key, con
     else if (json_integer_value(v) == -1)
         return -1;
     else if (json_integer_value(v) < 0 || json_integer_value(v) >= a->vocab)
-        problem(r, "%s %lld is outside the vocabulary of %d", key, (long long)json_integer_value(v), a->vocab);
+        problem(r, "%s %lld is outside the vocabulary of %d", key, (long long)json_integer_value(v),
+                a->vocab);
     else
         return (int)json_integer_value(v);
     return -1;
@@ -285,7 +302,8 @@ static void read_tokens(struct arch *a, struct reader *r)
     const struct arch_family *f = a->family;
     if (!a->vocab)
         return;
-    a->bos = token_id(r, a, "bos_token_id", get(r->object, "bos_token_id"), f->bos < a->vocab ? f->bos : -1);
+    a->bos = token_id(r, a, "bos_token_id", get(r->object, "bos_token_id"),
+                      f->bos < a->vocab ? f->bos : -1);
     const json_t *eos = json_object_get(r->object, "eos_token_id");
     if (eos && !json_is_null(eos))
         read_eos(a, r, eos);
@@ -301,9 +319,11 @@ static void read_tokens(struct arch *a, struct reader *r)
 static void refuse_unsupported(struct reader *r)
 {
     if (get(r->object, "quantization_config"))
-        problem(r, "quantization_config: the weights are already quantised; use the original ones, they are "
+        problem(r, "quantization_config: the weights are already quantised; use the original ones, "
+                   "they are "
                    "quantised while loading");
-    if (json_is_true(get(r->object, "is_encoder_decoder")) || json_is_true(get(r->object, "add_cross_attention")))
+    if (json_is_true(get(r->object, "is_encoder_decoder")) ||
+        json_is_true(get(r->object, "add_cross_attention")))
         problem(r, "encoder-decoder models are not supported");
 }
 
@@ -322,9 +342,9 @@ static void set_linears(struct arch *a, bool attention_bias, bool mlp_bias)
     for (int i = 0; i < ARCH_LINEARS_MAX; i++) {
         const char *module = a->family->linear[i].module;
         if (module)
-            a->linear[i] = (struct arch_linear){module, size[a->family->linear[i].out],
-                                                size[a->family->linear[i].in], bias[a->family->linear[i].bias],
-                                                a->family->linear[i].default_lora};
+            a->linear[i] = (struct arch_linear){
+                module, size[a->family->linear[i].out], size[a->family->linear[i].in],
+                bias[a->family->linear[i].bias], a->family->linear[i].default_lora};
     }
 }
 
@@ -359,10 +379,12 @@ static int read_config(struct arch *a, const char *path, const json_t *config)
     read_tokens(a, &r);
     refuse_unsupported(&r);
     a->norm_eps = (float)get_real(&r, config, f->key_eps, f->eps, 1e-15, 1);
-    a->parallel_residual = f->key_parallel ? get_flag(&r, f->key_parallel, f->parallel) : f->parallel;
+    a->parallel_residual =
+        f->key_parallel ? get_flag(&r, f->key_parallel, f->parallel) : f->parallel;
     a->tied_head = get_flag(&r, "tie_word_embeddings", false);
     const bool attention_bias = get_flag(&r, "attention_bias", f->attention_bias);
-    const bool mlp_bias = f->key_mlp_bias ? get_flag(&r, f->key_mlp_bias, f->mlp_bias) : f->mlp_bias;
+    const bool mlp_bias =
+        f->key_mlp_bias ? get_flag(&r, f->key_mlp_bias, f->mlp_bias) : f->mlp_bias;
     if (r.problems.n)
         error_set(ERR_FILE, "%s: %s", path, text_string(&r.problems));
     else
@@ -398,7 +420,9 @@ int arch_read(struct arch *a, const char *folder)
 {
     *a = (struct arch){.bos = -1, .pad = -1};
     if (!file_is_folder(folder))
-        return error_set(ERR_FILE, "%s: not a folder; a model is a Hugging Face folder with config.json", folder);
+        return error_set(ERR_FILE,
+                         "%s: not a folder; a model is a Hugging Face folder with config.json",
+                         folder);
     char *path = file_join(folder, "config.json");
     json_t *config = document_read(path);
     int rc = config ? read_config(a, path, config) : -1;
@@ -439,10 +463,12 @@ static json_t *rope_scaling_value(const struct arch_rope *rope)
     if (rope->scaling == ROPE_PLAIN)
         return json_null();
     if (rope->scaling == ROPE_LINEAR)
-        return json_pack("{s:s, s:s, s:f}", "type", "linear", "rope_type", "linear", "factor", rope->factor);
+        return json_pack("{s:s, s:s, s:f}", "type", "linear", "rope_type", "linear", "factor",
+                         rope->factor);
     return json_pack("{s:s, s:f, s:f, s:f, s:i}", "rope_type", "llama3", "factor", rope->factor,
-                     "low_freq_factor", rope->low_freq_factor, "high_freq_factor", rope->high_freq_factor,
-                     "original_max_position_embeddings", rope->original_max_positions);
+                     "low_freq_factor", rope->low_freq_factor, "high_freq_factor",
+                     rope->high_freq_factor, "original_max_position_embeddings",
+                     rope->original_max_positions);
 }
 
 /* The decimal fraction a person wrote: 1e-5, not the float32 next to it. */
@@ -461,7 +487,8 @@ int arch_write_config(const struct arch *a, const char *folder, enum dtype dtype
 {
     const struct arch_family *f = a->family;
     const char *type = dtype == DTYPE_F32 ? "float32" : dtype == DTYPE_F16 ? "float16" : "bfloat16";
-    CHECK(dtype == DTYPE_F32 || dtype == DTYPE_F16 || dtype == DTYPE_BF16, "weights of %s", dtype_name(dtype));
+    CHECK(dtype == DTYPE_F32 || dtype == DTYPE_F16 || dtype == DTYPE_BF16, "weights of %s",
+          dtype_name(dtype));
     json_t *c = json_object();
     set(c, "model_type", json_string(f->model_type));
     set(c, "architectures", json_pack("[s]", f->architecture));
@@ -547,8 +574,8 @@ void arch_tensor_name(char *out, size_t room, const struct arch *a, enum arch_ro
         break;
     case ROLE_ATTN_NORM:
     case ROLE_MLP_NORM:
-        snprintf(out, room, "%s.%d.%s.%s", f->layers, layer, role == ROLE_ATTN_NORM ? f->attn_norm : f->mlp_norm,
-                 what);
+        snprintf(out, room, "%s.%d.%s.%s", f->layers, layer,
+                 role == ROLE_ATTN_NORM ? f->attn_norm : f->mlp_norm, what);
         break;
     case ROLE_LINEAR:
         arch_module_name(module, sizeof module, a, layer, slot);
@@ -599,7 +626,8 @@ static void tensor_of_layer(struct arch_tensor *t, const struct arch *a, int ind
 {
     const int per_norm = 1 + a->norm_bias;
     if (index < 2 * per_norm) {
-        set_vector(t, index < per_norm ? ROLE_ATTN_NORM : ROLE_MLP_NORM, index % per_norm == 1, a->hidden);
+        set_vector(t, index < per_norm ? ROLE_ATTN_NORM : ROLE_MLP_NORM, index % per_norm == 1,
+                   a->hidden);
         return;
     }
     index -= 2 * per_norm;
@@ -675,10 +703,13 @@ static const struct arch_family families[] = {
         .activation = "gelu",
         .bos = 0,
         .eos = 2,
-        .linear = {[LIN_QKV] = {"attention.query_key_value", SIZE_QKV, SIZE_HIDDEN, BIAS_ATTENTION, true},
+        .linear = {[LIN_QKV] = {"attention.query_key_value", SIZE_QKV, SIZE_HIDDEN, BIAS_ATTENTION,
+                                true},
                    [LIN_ATTN_OUT] = {"attention.dense", SIZE_HIDDEN, SIZE_Q, BIAS_ATTENTION, false},
-                   [LIN_MLP_UP] = {"mlp.dense_h_to_4h", SIZE_INTERMEDIATE, SIZE_HIDDEN, BIAS_ALWAYS, false},
-                   [LIN_MLP_DOWN] = {"mlp.dense_4h_to_h", SIZE_HIDDEN, SIZE_INTERMEDIATE, BIAS_ALWAYS, false}},
+                   [LIN_MLP_UP] = {"mlp.dense_h_to_4h", SIZE_INTERMEDIATE, SIZE_HIDDEN, BIAS_ALWAYS,
+                                   false},
+                   [LIN_MLP_DOWN] = {"mlp.dense_4h_to_h", SIZE_HIDDEN, SIZE_INTERMEDIATE,
+                                     BIAS_ALWAYS, false}},
     },
     {
         .model_type = "llama",
@@ -703,13 +734,14 @@ static const struct arch_family families[] = {
         .activation = "silu",
         .bos = 1,
         .eos = 2,
-        .linear = {[LIN_Q] = {"self_attn.q_proj", SIZE_Q, SIZE_HIDDEN, BIAS_ATTENTION, true},
-                   [LIN_K] = {"self_attn.k_proj", SIZE_KV, SIZE_HIDDEN, BIAS_ATTENTION, false},
-                   [LIN_V] = {"self_attn.v_proj", SIZE_KV, SIZE_HIDDEN, BIAS_ATTENTION, true},
-                   [LIN_ATTN_OUT] = {"self_attn.o_proj", SIZE_HIDDEN, SIZE_Q, BIAS_ATTENTION, false},
-                   [LIN_MLP_GATE] = {"mlp.gate_proj", SIZE_INTERMEDIATE, SIZE_HIDDEN, BIAS_MLP, false},
-                   [LIN_MLP_UP] = {"mlp.up_proj", SIZE_INTERMEDIATE, SIZE_HIDDEN, BIAS_MLP, false},
-                   [LIN_MLP_DOWN] = {"mlp.down_proj", SIZE_HIDDEN, SIZE_INTERMEDIATE, BIAS_MLP, false}},
+        .linear =
+            {[LIN_Q] = {"self_attn.q_proj", SIZE_Q, SIZE_HIDDEN, BIAS_ATTENTION, true},
+             [LIN_K] = {"self_attn.k_proj", SIZE_KV, SIZE_HIDDEN, BIAS_ATTENTION, false},
+             [LIN_V] = {"self_attn.v_proj", SIZE_KV, SIZE_HIDDEN, BIAS_ATTENTION, true},
+             [LIN_ATTN_OUT] = {"self_attn.o_proj", SIZE_HIDDEN, SIZE_Q, BIAS_ATTENTION, false},
+             [LIN_MLP_GATE] = {"mlp.gate_proj", SIZE_INTERMEDIATE, SIZE_HIDDEN, BIAS_MLP, false},
+             [LIN_MLP_UP] = {"mlp.up_proj", SIZE_INTERMEDIATE, SIZE_HIDDEN, BIAS_MLP, false},
+             [LIN_MLP_DOWN] = {"mlp.down_proj", SIZE_HIDDEN, SIZE_INTERMEDIATE, BIAS_MLP, false}},
     },
 };
 

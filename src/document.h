@@ -6,8 +6,8 @@
 #include <stddef.h>
 
 enum {
-    DOCUMENT_DEPTH_MAX = 32,         /* nested arrays and objects */
-    DOCUMENT_BYTES_MAX = 64 << 20,   /* of a file given to document_read */
+    DOCUMENT_DEPTH_MAX = 32,       /* nested arrays and objects */
+    DOCUMENT_BYTES_MAX = 64 << 20, /* of a file given to document_read */
 };
 
 /* Parses n bytes of JSON whose root is an object, without duplicate keys. `path` is for messages.

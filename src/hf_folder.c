@@ -12,12 +12,19 @@
 enum { PROBLEMS_TOLD = 12, UNEXPECTED_TOLD = 3 };
 
 /* Copied as they are into a folder that we write. */
-static const char *const tokenizer_files[] = {
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",    "vocab.json",
-    "merges.txt",     "vocab.txt",             "added_tokens.json",       "chat_template.jinja"};
+static const char *const tokenizer_files[] = {"tokenizer.json",
+                                              "tokenizer_config.json",
+                                              "special_tokens_map.json",
+                                              "tokenizer.model",
+                                              "vocab.json",
+                                              "merges.txt",
+                                              "vocab.txt",
+                                              "added_tokens.json",
+                                              "chat_template.jinja"};
 
 /* By the HF name, else without the family's prefix (files of the bare model). */
-static const struct safetensors_entry *find(const struct safetensors *s, const struct arch *a, const char *name)
+static const struct safetensors_entry *find(const struct safetensors *s, const struct arch *a,
+                                            const char *name)
 {
     const struct safetensors_entry *e = safetensors_find(s, name);
     const size_t n = strlen(arch_prefix(a));
@@ -37,7 +44,8 @@ static void tell(struct problems *p, const char *line)
         text_format(&p->text, "%s%s", p->n > 1 ? "; " : "", line);
 }
 
-static void check_tensor(struct problems *p, const struct arch_tensor *t, const struct safetensors_entry *e)
+static void check_tensor(struct problems *p, const struct arch_tensor *t,
+                         const struct safetensors_entry *e)
 {
     char line[1024], want[64], have[256];
     safetensors_shape(want, sizeof want, t->shape, t->n_dims);
@@ -55,7 +63,8 @@ static void check_tensor(struct problems *p, const struct arch_tensor *t, const 
         tell(p, line);
     }
     if (!safetensors_is_float(e)) {
-        snprintf(line, sizeof line, "tensor %s has dtype %s, not F32, F16 or BF16", e->name, e->type);
+        snprintf(line, sizeof line, "tensor %s has dtype %s, not F32, F16 or BF16", e->name,
+                 e->type);
         tell(p, line);
     }
 }
@@ -69,8 +78,9 @@ static bool ends_with(const char *s, const char *end)
 /* Tensors that files may hold beside those of the architecture. */
 static bool may_ignore(const struct arch *a, const char *name)
 {
-    static const char *const ends[] = {".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq",
-                                       ".rotary_emb.cos_cached", ".rotary_emb.sin_cached"};
+    static const char *const ends[] = {".attention.bias", ".attention.masked_bias",
+                                       ".rotary_emb.inv_freq", ".rotary_emb.cos_cached",
+                                       ".rotary_emb.sin_cached"};
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
         if (ends_with(name, ends[i]))
             return true;
@@ -94,14 +104,16 @@ static void warn_unexpected(const struct hf_folder *f, const struct safetensors_
     qsort(used, (size_t)n, sizeof *used, compare_pointers);
     for (int i = 0; i < f->weights.n; i++) {
         const struct safetensors_entry *e = &f->weights.entry[i];
-        if (bsearch(&e, used, (size_t)n, sizeof *used, compare_pointers) || may_ignore(&f->arch, e->name))
+        if (bsearch(&e, used, (size_t)n, sizeof *used, compare_pointers) ||
+            may_ignore(&f->arch, e->name))
             continue;
         if (unexpected++ < UNEXPECTED_TOLD)
             text_format(&names, "%s%s", unexpected > 1 ? ", " : "", e->name);
     }
     if (unexpected)
         log_warn("%s: %d tensors that %s does not have are not used: %s%s", f->path, unexpected,
-                 arch_model_type(&f->arch), text_string(&names), unexpected > UNEXPECTED_TOLD ? ", .." : "");
+                 arch_model_type(&f->arch), text_string(&names),
+                 unexpected > UNEXPECTED_TOLD ? ", .." : "");
     text_free(&names);
 }
 
@@ -122,7 +134,8 @@ static int check_weights(const struct hf_folder *f)
         text_format(&p.text, "; and %d more", p.n - PROBLEMS_TOLD);
     if (p.n)
         rc = error_set(ERR_FILE, "%s: weights do not fit config.json: %s",
-                       f->weights.n_files == 1 ? f->weights.file[0].path : f->path, text_string(&p.text));
+                       f->weights.n_files == 1 ? f->weights.file[0].path : f->path,
+                       text_string(&p.text));
     else
         warn_unexpected(f, used, n);
     free(used);
@@ -150,13 +163,14 @@ void hf_folder_close(struct hf_folder *f)
     *f = (struct hf_folder){0};
 }
 
-const struct safetensors_entry *hf_folder_tensor(const struct hf_folder *f, const struct arch_tensor *t)
+const struct safetensors_entry *hf_folder_tensor(const struct hf_folder *f,
+                                                 const struct arch_tensor *t)
 {
     return find(&f->weights, &f->arch, t->name);
 }
 
-const struct safetensors_entry *hf_folder_find(const struct hf_folder *f, enum arch_role role, int layer,
-                                               enum arch_slot slot, bool bias)
+const struct safetensors_entry *hf_folder_find(const struct hf_folder *f, enum arch_role role,
+                                               int layer, enum arch_slot slot, bool bias)
 {
     const struct arch *a = &f->arch;
     const bool norm = role == ROLE_ATTN_NORM || role == ROLE_MLP_NORM || role == ROLE_FINAL_NORM;
@@ -180,7 +194,8 @@ static int copy_if_there(const char *folder, const char *source, const char *nam
     return rc;
 }
 
-int hf_folder_write_config(const char *folder, const struct arch *a, enum dtype dtype, const char *source)
+int hf_folder_write_config(const char *folder, const struct arch *a, enum dtype dtype,
+                           const char *source)
 {
     TRY(file_make_folders(folder));
     TRY(arch_write_config(a, folder, dtype));
@@ -191,7 +206,8 @@ int hf_folder_write_config(const char *folder, const struct arch *a, enum dtype 
     return copy_if_there(folder, source, "generation_config.json");
 }
 
-struct safetensors_out *hf_folder_list(const struct arch *a, enum dtype dtype, struct arch_tensor **names)
+struct safetensors_out *hf_folder_list(const struct arch *a, enum dtype dtype,
+                                       struct arch_tensor **names)
 {
     const int n = arch_tensors(a);
     struct safetensors_out *list = calloc((size_t)n, sizeof *list);
@@ -206,8 +222,8 @@ struct safetensors_out *hf_folder_list(const struct arch *a, enum dtype dtype, s
     return list;
 }
 
-int hf_folder_write(const char *folder, const struct arch *a, const struct safetensors_out *tensors, int n,
-                    const char *source)
+int hf_folder_write(const char *folder, const struct arch *a, const struct safetensors_out *tensors,
+                    int n, const char *source)
 {
     CHECK(n > 0, "%s: a model without tensors", folder);
     TRY(hf_folder_write_config(folder, a, tensors[0].dtype, source));

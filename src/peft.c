@@ -40,11 +40,30 @@ static const struct {
 };
 
 /* Keys that say nothing about the result of a trained adapter. Others are warned about. */
-static const char *const understood[] = {
-    "peft_type", "task_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "target_modules", "bias",
-    "inference_mode", "init_lora_weights", "use_rslora", "auto_mapping", "peft_version", "revision", "runtime_config",
-    "merge_weights", "megatron_config", "megatron_core", "loftq_config", "eva_config", "corda_config",
-    "lora_ga_config", "ensure_weight_tying", "qalora_group_size"};
+static const char *const understood[] = {"peft_type",
+                                         "task_type",
+                                         "base_model_name_or_path",
+                                         "r",
+                                         "lora_alpha",
+                                         "lora_dropout",
+                                         "target_modules",
+                                         "bias",
+                                         "inference_mode",
+                                         "init_lora_weights",
+                                         "use_rslora",
+                                         "auto_mapping",
+                                         "peft_version",
+                                         "revision",
+                                         "runtime_config",
+                                         "merge_weights",
+                                         "megatron_config",
+                                         "megatron_core",
+                                         "loftq_config",
+                                         "eva_config",
+                                         "corda_config",
+                                         "lora_ga_config",
+                                         "ensure_weight_tying",
+                                         "qalora_group_size"};
 
 /* Initialisations that also change the base weights: without the same change the adapter is wrong. */
 static const char *const base_changing[] = {"pissa", "olora", "loftq", "corda", "lora_ga"};
@@ -96,12 +115,14 @@ static void refuse_unsupported(struct text *problems, const char *path, json_t *
     char line[256];
     for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++)
         if (is_set(json_object_get(config, unsupported[i].key))) {
-            snprintf(line, sizeof line, "%s (%s) is not supported", unsupported[i].key, unsupported[i].what);
+            snprintf(line, sizeof line, "%s (%s) is not supported", unsupported[i].key,
+                     unsupported[i].what);
             problem(problems, line);
         }
     const char *type = json_string_value(json_object_get(config, "peft_type"));
     if (!type || strcmp(type, "LORA")) {
-        snprintf(line, sizeof line, "peft_type %.40s is not supported, LORA is", type ? type : "(missing)");
+        snprintf(line, sizeof line, "peft_type %.40s is not supported, LORA is",
+                 type ? type : "(missing)");
         problem(problems, line);
     }
     const json_t *bias = json_object_get(config, "bias");
@@ -110,13 +131,16 @@ static void refuse_unsupported(struct text *problems, const char *path, json_t *
     const char *init = json_string_value(json_object_get(config, "init_lora_weights"));
     for (size_t i = 0; init && i < sizeof base_changing / sizeof *base_changing; i++)
         if (!strncmp(init, base_changing[i], strlen(base_changing[i]))) {
-            snprintf(line, sizeof line, "init_lora_weights %.40s changes the base weights; convert the adapter with PEFT first",
+            snprintf(line, sizeof line,
+                     "init_lora_weights %.40s changes the base weights; convert the adapter with "
+                     "PEFT first",
                      init);
             problem(problems, line);
         }
     const char *key;
     json_t *value;
-    json_object_foreach(config, key, value) {
+    json_object_foreach(config, key, value)
+    {
         if (!is_understood(key) && is_set(value))
             log_warn("%s: %.60s is not known here and has no effect", path, key);
     }
@@ -125,18 +149,22 @@ static void refuse_unsupported(struct text *problems, const char *path, json_t *
 static void read_numbers(struct peft_config *c, struct text *problems, const json_t *config)
 {
     const json_t *r = json_object_get(config, "r"), *alpha = json_object_get(config, "lora_alpha");
-    const json_t *dropout = json_object_get(config, "lora_dropout"), *rslora = json_object_get(config, "use_rslora");
+    const json_t *dropout = json_object_get(config, "lora_dropout"),
+                 *rslora = json_object_get(config, "use_rslora");
     c->r = 8; /* PEFT's defaults */
     c->lora_alpha = 8;
-    if (r && (!json_is_integer(r) || json_integer_value(r) < 1 || json_integer_value(r) > PEFT_R_MAX))
+    if (r &&
+        (!json_is_integer(r) || json_integer_value(r) < 1 || json_integer_value(r) > PEFT_R_MAX))
         problem(problems, "r is not a whole number from 1 to 4096");
     else if (r)
         c->r = (int)json_integer_value(r);
-    if (alpha && !(json_is_number(alpha) && json_number_value(alpha) > 0 && json_number_value(alpha) <= 1e6))
+    if (alpha &&
+        !(json_is_number(alpha) && json_number_value(alpha) > 0 && json_number_value(alpha) <= 1e6))
         problem(problems, "lora_alpha is not a number above 0, at most 1e6");
     else if (alpha)
         c->lora_alpha = json_number_value(alpha);
-    if (dropout && !(json_is_number(dropout) && json_number_value(dropout) >= 0 && json_number_value(dropout) < 1))
+    if (dropout && !(json_is_number(dropout) && json_number_value(dropout) >= 0 &&
+                     json_number_value(dropout) < 1))
         problem(problems, "lora_dropout is not a number in [0, 1)");
     else if (dropout)
         c->lora_dropout = json_number_value(dropout);
@@ -185,7 +213,8 @@ static int read_config(struct peft_config *c, const char *folder)
 
 /* ---- adapter_model.safetensors ---- */
 
-static void tensor_name(char out[TENSOR_NAME_MAX], const struct arch *a, int layer, enum arch_slot slot, char which)
+static void tensor_name(char out[TENSOR_NAME_MAX], const struct arch *a, int layer,
+                        enum arch_slot slot, char which)
 {
     char module[ARCH_NAME_MAX];
     arch_module_name(module, sizeof module, a, layer, slot);
@@ -193,8 +222,8 @@ static void tensor_name(char out[TENSOR_NAME_MAX], const struct arch *a, int lay
 }
 
 /* The tensor of this name with this shape. */
-static int find_tensor(const struct safetensors_entry **e, const struct safetensors *s, const char *name, int64_t rows,
-                       int64_t cols)
+static int find_tensor(const struct safetensors_entry **e, const struct safetensors *s,
+                       const char *name, int64_t rows, int64_t cols)
 {
     const char *file = s->file[0].path;
     char shape[SHAPE_MAX];
@@ -202,11 +231,12 @@ static int find_tensor(const struct safetensors_entry **e, const struct safetens
     if (!*e)
         return error_set(ERR_FILE, "%s: tensor %s is missing", file, name);
     if (!safetensors_is_float(*e))
-        return error_set(ERR_FILE, "%s: tensor %s has dtype %s, not F32, F16 or BF16", file, name, (*e)->type);
+        return error_set(ERR_FILE, "%s: tensor %s has dtype %s, not F32, F16 or BF16", file, name,
+                         (*e)->type);
     if ((*e)->n_dims != 2 || (*e)->shape[0] != rows || (*e)->shape[1] != cols)
         return error_set(ERR_FILE, "%s: tensor %s is %s, must be [%lld, %lld]", file, name,
-                         safetensors_shape(shape, sizeof shape, (*e)->shape, (*e)->n_dims), (long long)rows,
-                         (long long)cols);
+                         safetensors_shape(shape, sizeof shape, (*e)->shape, (*e)->n_dims),
+                         (long long)rows, (long long)cols);
     return 0;
 }
 
@@ -219,7 +249,9 @@ static int refuse_rest(const struct peft_adapter *p)
         for (int k = 0; !used && k < p->n; k++)
             used = p->pair[k].a == e || p->pair[k].b == e;
         if (!used)
-            return error_set(ERR_FILE, "%s: tensor %s belongs to no module that target_modules match", e->file, e->name);
+            return error_set(ERR_FILE,
+                             "%s: tensor %s belongs to no module that target_modules match",
+                             e->file, e->name);
     }
     return 0;
 }
@@ -259,11 +291,13 @@ static int read_pairs(struct peft_adapter *p, const struct arch *a)
 
 static int open_weights(struct safetensors *s, const char *folder)
 {
-    char *path = file_join(folder, "adapter_model.safetensors"), *pickled = file_join(folder, "adapter_model.bin");
+    char *path = file_join(folder, "adapter_model.safetensors"),
+         *pickled = file_join(folder, "adapter_model.bin");
     int rc;
     if (!file_exists(path) && file_exists(pickled))
         rc = error_set(ERR_FILE,
-                       "%s: PyTorch's pickled format, which can hold code, is not read; load the adapter with peft and "
+                       "%s: PyTorch's pickled format, which can hold code, is not read; load the "
+                       "adapter with peft and "
                        "save it again (save_pretrained writes adapter_model.safetensors)",
                        pickled);
     else
@@ -280,7 +314,9 @@ int peft_open(struct peft_adapter *p, const char *folder, const struct arch *a)
     if (!rc)
         rc = open_weights(&p->weights, folder);
     if (!rc && read_pairs(p, a) != 0)
-        rc = error_kind() == ERR_INPUT ? error_set(ERR_FILE, "%s/adapter_config.json: %s", folder, error_message()) : -1;
+        rc = error_kind() == ERR_INPUT
+                 ? error_set(ERR_FILE, "%s/adapter_config.json: %s", folder, error_message())
+                 : -1;
     if (rc)
         peft_close(p);
     return rc;
@@ -303,7 +339,8 @@ static int compare_strings(const void *a, const void *b)
 
 /* target_modules as PEFT saves them: the list, sorted; a regular expression as it is; else the last parts of the names of
  * the modules that have an adapter. */
-static json_t *targets_value(const struct peft_targets *t, const struct arch *a, const struct peft_out *out, int n)
+static json_t *targets_value(const struct peft_targets *t, const struct arch *a,
+                             const struct peft_out *out, int n)
 {
     if (t->kind == PEFT_REGEX)
         return json_string(t->regex);
@@ -331,18 +368,23 @@ static json_t *targets_value(const struct peft_targets *t, const struct arch *a,
     return list;
 }
 
-static int write_config(const char *folder, const struct peft_config *c, const struct arch *a, const struct peft_out *out,
-                        int n)
+static int write_config(const char *folder, const struct peft_config *c, const struct arch *a,
+                        const struct peft_out *out, int n)
 {
     const bool whole = c->lora_alpha == floor(c->lora_alpha);
     json_t *config = json_pack(
-        "{s:s, s:s, s:s?, s:i, s:o, s:f, s:o, s:s, s:b, s:b, s:n, s:b, s:b}", "peft_type", "LORA", "task_type",
-        "CAUSAL_LM", "base_model_name_or_path", c->base_model_name_or_path, "r", c->r, "lora_alpha",
-        whole ? json_integer((json_int_t)c->lora_alpha) : json_real(c->lora_alpha), "lora_dropout", c->lora_dropout,
-        "target_modules", targets_value(&c->target_modules, a, out, n), "bias", "none", "fan_in_fan_out", 0,
-        "inference_mode", 1, "modules_to_save", "init_lora_weights", 1, "use_rslora", (int)c->use_rslora);
+        "{s:s, s:s, s:s?, s:i, s:o, s:f, s:o, s:s, s:b, s:b, s:n, s:b, s:b}", "peft_type", "LORA",
+        "task_type", "CAUSAL_LM", "base_model_name_or_path", c->base_model_name_or_path, "r", c->r,
+        "lora_alpha", whole ? json_integer((json_int_t)c->lora_alpha) : json_real(c->lora_alpha),
+        "lora_dropout", c->lora_dropout, "target_modules",
+        targets_value(&c->target_modules, a, out, n), "bias", "none", "fan_in_fan_out", 0,
+        "inference_mode", 1, "modules_to_save", "init_lora_weights", 1, "use_rslora",
+        (int)c->use_rslora);
     if (!config)
-        return error_set(ERR_FILE, "%s/adapter_config.json: the base model's name or target_modules are not UTF-8", folder);
+        return error_set(
+            ERR_FILE,
+            "%s/adapter_config.json: the base model's name or target_modules are not UTF-8",
+            folder);
     char *path = file_join(folder, "adapter_config.json");
     int rc = document_write(path, config);
     json_decref(config);
@@ -356,7 +398,8 @@ static int by_name(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
-int peft_write(const char *folder, const struct peft_config *c, const struct arch *a, const struct peft_out *out, int n)
+int peft_write(const char *folder, const struct peft_config *c, const struct arch *a,
+               const struct peft_out *out, int n)
 {
     CHECK(n > 0 && c->r > 0, "an adapter without tensors");
     TRY(file_make_folders(folder));
@@ -369,7 +412,8 @@ int peft_write(const char *folder, const struct peft_config *c, const struct arc
         tensor_name(names[2 * i], a, out[i].layer, out[i].slot, 'A');
         tensor_name(names[2 * i + 1], a, out[i].layer, out[i].slot, 'B');
         list[2 * i] = (struct safetensors_out){names[2 * i], DTYPE_F32, 2, {c->r, l->in}, out[i].a};
-        list[2 * i + 1] = (struct safetensors_out){names[2 * i + 1], DTYPE_F32, 2, {l->out, c->r}, out[i].b};
+        list[2 * i + 1] =
+            (struct safetensors_out){names[2 * i + 1], DTYPE_F32, 2, {l->out, c->r}, out[i].b};
     }
     qsort(list, 2 * (size_t)n, sizeof *list, by_name);
     char *path = file_join(folder, "adapter_model.safetensors");
@@ -384,8 +428,9 @@ int peft_write(const char *folder, const struct peft_config *c, const struct arc
 
 int peft_write_value_head(const char *folder, const float *weight, float bias, int hidden)
 {
-    const struct safetensors_out list[] = {{"v_head.summary.bias", DTYPE_F32, 1, {1}, &bias},
-                                           {"v_head.summary.weight", DTYPE_F32, 2, {1, hidden}, weight}};
+    const struct safetensors_out list[] = {
+        {"v_head.summary.bias", DTYPE_F32, 1, {1}, &bias},
+        {"v_head.summary.weight", DTYPE_F32, 2, {1, hidden}, weight}};
     TRY(file_make_folders(folder));
     char *path = file_join(folder, "model.safetensors");
     int rc = safetensors_write(path, list, 2);
@@ -395,8 +440,8 @@ int peft_write_value_head(const char *folder, const float *weight, float bias, i
 
 static bool has_weights(const char *folder)
 {
-    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
-                                        "pytorch_model.bin.index.json"};
+    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json",
+                                        "pytorch_model.bin", "pytorch_model.bin.index.json"};
     bool found = false;
     for (int i = 0; !found && i < 4; i++) {
         char *path = file_join(folder, names[i]);
@@ -417,8 +462,10 @@ int peft_read_value_head(float *weight, float *bias, bool *found, const char *fo
     const struct safetensors_entry *b = safetensors_find(&s, "v_head.summary.bias");
     int rc = 0;
     if (w || b) {
-        if (!w || !b || w->n_dims < 1 || w->shape[w->n_dims - 1] != hidden || w->n != hidden || b->n != 1)
-            rc = error_set(ERR_FILE, "%s: the value head (v_head.summary) is not weight [1, %d] and bias [1]",
+        if (!w || !b || w->n_dims < 1 || w->shape[w->n_dims - 1] != hidden || w->n != hidden ||
+            b->n != 1)
+            rc = error_set(ERR_FILE,
+                           "%s: the value head (v_head.summary) is not weight [1, %d] and bias [1]",
                            s.file[0].path, hidden);
         if (!rc)
             rc = safetensors_floats(weight, w, 0, hidden);

@@ -54,8 +54,8 @@ struct peft_out {
 };
 
 /* Makes the folder and writes both files. all-linear and defaults are written as the list of module names, as PEFT does. */
-int peft_write(const char *folder, const struct peft_config *c, const struct arch *a, const struct peft_out *out,
-               int n);
+int peft_write(const char *folder, const struct peft_config *c, const struct arch *a,
+               const struct peft_out *out, int n);
 
 /* The value head beside an adapter, or inside a full model's folder. */
 int peft_write_value_head(const char *folder, const float *weight, float bias, int hidden);

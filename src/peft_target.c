@@ -64,13 +64,15 @@ static int matches_regex(const char *path, const char *pattern)
 {
     int code;
     PCRE2_SIZE at;
-    pcre2_code *re = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
-                                   PCRE2_UTF | PCRE2_ANCHORED | PCRE2_ENDANCHORED, &code, &at, NULL);
+    pcre2_code *re =
+        pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
+                      PCRE2_UTF | PCRE2_ANCHORED | PCRE2_ENDANCHORED, &code, &at, NULL);
     if (!re) {
         PCRE2_UCHAR why[128];
         pcre2_get_error_message(code, why, sizeof why);
-        return error_set(ERR_INPUT, "target_modules: '%.200s' is not a regular expression: %s at character %zu",
-                         pattern, (const char *)why, (size_t)at);
+        return error_set(
+            ERR_INPUT, "target_modules: '%.200s' is not a regular expression: %s at character %zu",
+            pattern, (const char *)why, (size_t)at);
     }
     pcre2_match_data *data = pcre2_match_data_create(1, NULL);
     pcre2_match_context *context = pcre2_match_context_create(NULL);
@@ -84,7 +86,8 @@ static int matches_regex(const char *path, const char *pattern)
         return 1;
     if (rc == PCRE2_ERROR_NOMATCH)
         return 0;
-    return error_set(ERR_INPUT, "target_modules: '%.200s' takes too many steps on %s", pattern, path);
+    return error_set(ERR_INPUT, "target_modules: '%.200s' takes too many steps on %s", pattern,
+                     path);
 }
 
 static bool in_blocks(const struct arch *a, const char *path, bool default_only)
@@ -120,8 +123,8 @@ static int no_match(const struct arch *a)
     for (int i = 0; i < ARCH_LINEARS_MAX; i++)
         if (a->linear[i].module)
             text_format(&names, "%s%s", names.n ? ", " : "", a->linear[i].module);
-    error_set(ERR_INPUT, "target_modules match no linear layer of %s; it has %s", arch_model_type(a),
-              text_string(&names));
+    error_set(ERR_INPUT, "target_modules match no linear layer of %s; it has %s",
+              arch_model_type(a), text_string(&names));
     text_free(&names);
     return -1;
 }
@@ -135,11 +138,13 @@ static void warn_unused(const struct peft_targets *t, const struct arch *a, cons
             char path[ARCH_NAME_MAX];
             if (!match[k])
                 continue;
-            arch_module_name(path, sizeof path, a, k / ARCH_LINEARS_MAX, (enum arch_slot)(k % ARCH_LINEARS_MAX));
+            arch_module_name(path, sizeof path, a, k / ARCH_LINEARS_MAX,
+                             (enum arch_slot)(k % ARCH_LINEARS_MAX));
             used = matches_entry(path, t->name[i]);
         }
         if (!used)
-            log_warn("target_modules: '%.200s' matches no linear layer of %s", t->name[i], arch_model_type(a));
+            log_warn("target_modules: '%.200s' matches no linear layer of %s", t->name[i],
+                     arch_model_type(a));
     }
 }
 
@@ -151,8 +156,10 @@ int peft_match_all(bool *match, const struct peft_targets *t, const struct arch 
         if (m < 0)
             return -1;
         if (m)
-            return error_set(ERR_INPUT, "target_modules match %s; adapters are on the linear layers of the blocks only",
-                             outside[i]);
+            return error_set(
+                ERR_INPUT,
+                "target_modules match %s; adapters are on the linear layers of the blocks only",
+                outside[i]);
     }
     int n = 0;
     for (int k = 0; k < a->layers * ARCH_LINEARS_MAX; k++) {

@@ -58,28 +58,32 @@ static int read_entry(struct safetensors_entry *e, const char *path, const char 
                       const json_t *value, const unsigned char *data, uint64_t n_data)
 {
     if (!name_is_sound(name))
-        return error_set(ERR_FILE, "%s: a tensor's name is empty, longer than %d bytes or not printable",
+        return error_set(ERR_FILE,
+                         "%s: a tensor's name is empty, longer than %d bytes or not printable",
                          path, NAME_MAX_BYTES);
     const json_t *dtype = json_object_get(value, "dtype");
     const json_t *shape = json_object_get(value, "shape");
     const json_t *offsets = json_object_get(value, "data_offsets");
     if (!json_is_string(dtype) || !json_is_array(shape) || !json_is_array(offsets))
-        return error_set(ERR_FILE, "%s: tensor %s: needs dtype, shape and data_offsets", path, name);
+        return error_set(ERR_FILE, "%s: tensor %s: needs dtype, shape and data_offsets", path,
+                         name);
     const struct type_row *type = type_find(json_string_value(dtype));
     if (!type)
         return error_set(ERR_FILE, "%s: tensor %s: dtype is none of the format's", path, name);
     const size_t n_dims = json_array_size(shape);
     if (n_dims > SAFETENSORS_DIMS_MAX)
-        return error_set(ERR_FILE, "%s: tensor %s: %zu dimensions, at most %d are read", path, name, n_dims,
-                         SAFETENSORS_DIMS_MAX);
+        return error_set(ERR_FILE, "%s: tensor %s: %zu dimensions, at most %d are read", path, name,
+                         n_dims, SAFETENSORS_DIMS_MAX);
     int64_t n = 1;
     for (size_t i = 0; i < n_dims; i++) {
         const json_t *dim = json_array_get(shape, i);
         if (!json_is_integer(dim) || json_integer_value(dim) < 0)
-            return error_set(ERR_FILE, "%s: tensor %s: shape holds something that is not a size", path, name);
+            return error_set(ERR_FILE, "%s: tensor %s: shape holds something that is not a size",
+                             path, name);
         e->shape[i] = json_integer_value(dim);
         if (__builtin_mul_overflow(n, e->shape[i], &n))
-            return error_set(ERR_FILE, "%s: tensor %s: the product of its shape overflows", path, name);
+            return error_set(ERR_FILE, "%s: tensor %s: the product of its shape overflows", path,
+                             name);
     }
     int64_t n_bytes;
     if (__builtin_mul_overflow(n, (int64_t)type->bytes, &n_bytes))
@@ -91,11 +95,12 @@ static int read_entry(struct safetensors_entry *e, const char *path, const char 
     if (begin < 0 || end < begin)
         return error_set(ERR_FILE, "%s: tensor %s: data_offsets run backwards", path, name);
     if ((uint64_t)end > n_data)
-        return error_set(ERR_FILE, "%s: tensor %s: ends at byte %lld of %llu: the file is cut short", path,
+        return error_set(ERR_FILE,
+                         "%s: tensor %s: ends at byte %lld of %llu: the file is cut short", path,
                          name, (long long)end, (unsigned long long)n_data);
     if (end - begin != n_bytes)
-        return error_set(ERR_FILE, "%s: tensor %s: %lld bytes, but its shape and dtype need %lld", path, name,
-                         (long long)(end - begin), (long long)n_bytes);
+        return error_set(ERR_FILE, "%s: tensor %s: %lld bytes, but its shape and dtype need %lld",
+                         path, name, (long long)(end - begin), (long long)n_bytes);
     e->name = copy_string(name);
     snprintf(e->type, sizeof e->type, "%s", type->name);
     e->dtype = type->dtype;
@@ -128,7 +133,8 @@ static int check_layout(const char *path, const struct safetensors_entry *e, int
     const unsigned char *at = data;
     for (int i = 0; i < n; i++) {
         if (e[i].bytes < at)
-            return error_set(ERR_FILE, "%s: tensors %s and %s overlap", path, e[i - 1].name, e[i].name);
+            return error_set(ERR_FILE, "%s: tensors %s and %s overlap", path, e[i - 1].name,
+                             e[i].name);
         if (e[i].bytes > at)
             return error_set(ERR_FILE, "%s: %lld unused bytes before tensor %s", path,
                              (long long)(e[i].bytes - at), e[i].name);
@@ -146,7 +152,8 @@ static int check_metadata(const char *path, json_t *metadata)
         return error_set(ERR_FILE, "%s: __metadata__ is not an object of strings", path);
     const char *key;
     json_t *value;
-    json_object_foreach(metadata, key, value) {
+    json_object_foreach(metadata, key, value)
+    {
         if (!json_is_string(value))
             return error_set(ERR_FILE, "%s: __metadata__ is not an object of strings", path);
     }
@@ -154,8 +161,8 @@ static int check_metadata(const char *path, json_t *metadata)
 }
 
 /* Appends the tensors of a parsed header to s. */
-static int add_tensors(struct safetensors *s, const char *path, json_t *header, const unsigned char *data,
-                       uint64_t n_data)
+static int add_tensors(struct safetensors *s, const char *path, json_t *header,
+                       const unsigned char *data, uint64_t n_data)
 {
     const size_t n_keys = json_object_size(header);
     if (n_keys + (size_t)s->n > TENSORS_MAX)
@@ -165,7 +172,8 @@ static int add_tensors(struct safetensors *s, const char *path, json_t *header, 
     const int first = s->n;
     const char *name;
     json_t *value;
-    json_object_foreach(header, name, value) {
+    json_object_foreach(header, name, value)
+    {
         if (!strcmp(name, "__metadata__")) {
             TRY(check_metadata(path, value));
             continue;
@@ -186,18 +194,22 @@ static int add_file(struct safetensors *s, const char *path)
     f->path = copy_string(path);
     s->n_files++;
     if (f->map.n < 8)
-        return error_set(ERR_FILE, "%s: %zu bytes are too few for a safetensors file", path, f->map.n);
+        return error_set(ERR_FILE, "%s: %zu bytes are too few for a safetensors file", path,
+                         f->map.n);
     uint64_t n_header = 0;
     for (int i = 7; i >= 0; i--)
         n_header = n_header << 8 | f->map.bytes[i];
     if (n_header > HEADER_MAX)
-        return error_set(ERR_FILE, "%s: header of %llu bytes, at most %d are read: not a safetensors file", path,
-                         (unsigned long long)n_header, HEADER_MAX);
+        return error_set(ERR_FILE,
+                         "%s: header of %llu bytes, at most %d are read: not a safetensors file",
+                         path, (unsigned long long)n_header, HEADER_MAX);
     if (n_header > f->map.n - 8)
-        return error_set(ERR_FILE, "%s: header of %llu bytes in a file of %zu: the file is cut short", path,
+        return error_set(ERR_FILE,
+                         "%s: header of %llu bytes in a file of %zu: the file is cut short", path,
                          (unsigned long long)n_header, f->map.n);
     if (n_header < 2 || f->map.bytes[8] != '{')
-        return error_set(ERR_FILE, "%s: the header does not begin with {: not a safetensors file", path);
+        return error_set(ERR_FILE, "%s: the header does not begin with {: not a safetensors file",
+                         path);
     json_t *header = document_parse(f->path, f->map.bytes + 8, n_header);
     if (!header)
         return error_context("header");
@@ -235,10 +247,13 @@ static int shard_names(const char ***names, int *n, const char *path, json_t *ma
     *names = allocate(json_object_size(map), sizeof **names);
     const char *tensor;
     json_t *file;
-    json_object_foreach(map, tensor, file) {
+    json_object_foreach(map, tensor, file)
+    {
         const char *name = json_string_value(file);
-        if (!name || !name_is_sound(name) || strchr(name, '/') || !strcmp(name, "..") || !strcmp(name, "."))
-            return error_set(ERR_FILE, "%s: weight_map names something that is not a file of this folder", path);
+        if (!name || !name_is_sound(name) || strchr(name, '/') || !strcmp(name, "..") ||
+            !strcmp(name, "."))
+            return error_set(
+                ERR_FILE, "%s: weight_map names something that is not a file of this folder", path);
         (*names)[(*n)++] = name;
     }
     qsort(*names, (size_t)*n, sizeof **names, compare_strings);
@@ -249,7 +264,8 @@ static int shard_names(const char ***names, int *n, const char *path, json_t *ma
     *n = kept;
     if (kept == 0)
         return error_set(ERR_FILE, "%s: weight_map is empty", path);
-    return kept <= SHARDS_MAX ? 0 : error_set(ERR_FILE, "%s: more than %d shards", path, SHARDS_MAX);
+    return kept <= SHARDS_MAX ? 0
+                              : error_set(ERR_FILE, "%s: more than %d shards", path, SHARDS_MAX);
 }
 
 /* Every tensor of the weight map is in the shard it is said to be in. */
@@ -257,13 +273,15 @@ static int check_map(const struct safetensors *s, const char *path, json_t *map)
 {
     const char *tensor;
     json_t *file;
-    json_object_foreach(map, tensor, file) {
+    json_object_foreach(map, tensor, file)
+    {
         const struct safetensors_entry *e = safetensors_find(s, tensor);
         const char *name = json_string_value(file);
         const char *base = e ? strrchr(e->file, '/') : NULL;
         if (!e || strcmp(base ? base + 1 : e->file, name))
-            return error_set(ERR_FILE, "%s: a tensor of weight_map (%.*s) is not in %s", path, NAME_MAX_BYTES,
-                             name_is_sound(tensor) ? tensor : "not printable", name);
+            return error_set(ERR_FILE, "%s: a tensor of weight_map (%.*s) is not in %s", path,
+                             NAME_MAX_BYTES, name_is_sound(tensor) ? tensor : "not printable",
+                             name);
     }
     return 0;
 }
@@ -311,12 +329,14 @@ static int open_folder(struct safetensors *s, const char *folder)
     else if (file_exists(index))
         rc = open_shards(s, index);
     else if (file_exists(pickled) || file_exists(pickled_index))
-        rc = error_set(ERR_FILE,
-                       "%s: only has PyTorch's pickled weights (pytorch_model.bin), which can hold code; "
-                       "convert them with transformers: save_pretrained(folder, safe_serialization=True)",
-                       folder);
+        rc = error_set(
+            ERR_FILE,
+            "%s: only has PyTorch's pickled weights (pytorch_model.bin), which can hold code; "
+            "convert them with transformers: save_pretrained(folder, safe_serialization=True)",
+            folder);
     else
-        rc = error_set(ERR_FILE, "%s: has neither model.safetensors nor model.safetensors.index.json", folder);
+        rc = error_set(
+            ERR_FILE, "%s: has neither model.safetensors nor model.safetensors.index.json", folder);
     free(single);
     free(index);
     free(pickled);
@@ -370,10 +390,11 @@ bool safetensors_is_float(const struct safetensors_entry *e)
 int safetensors_floats(float *out, const struct safetensors_entry *e, int64_t first, int64_t n)
 {
     if (!safetensors_is_float(e))
-        return error_set(ERR_FILE, "%s: tensor %s: dtype %s is not one of F32, F16, BF16", e->file, e->name,
-                         e->type);
-    CHECK(first >= 0 && n >= 0 && first <= e->n && n <= e->n - first, "%s: elements %lld + %lld of %lld",
-          e->name, (long long)first, (long long)n, (long long)e->n);
+        return error_set(ERR_FILE, "%s: tensor %s: dtype %s is not one of F32, F16, BF16", e->file,
+                         e->name, e->type);
+    CHECK(first >= 0 && n >= 0 && first <= e->n && n <= e->n - first,
+          "%s: elements %lld + %lld of %lld", e->name, (long long)first, (long long)n,
+          (long long)e->n);
     const size_t size = dtype_bytes((enum dtype)e->dtype);
     const unsigned char *in = e->bytes + (size_t)first * size;
     if ((uintptr_t)in % size == 0) {
@@ -426,9 +447,11 @@ static int write_all(struct safetensors_writer *w, const void *bytes, size_t n)
 static uint64_t out_bytes(const struct safetensors_out *t)
 {
     uint64_t n = dtype_bytes(t->dtype);
-    CHECK(t->n_dims >= 0 && t->n_dims <= SAFETENSORS_DIMS_MAX, "%s: %d dimensions", t->name, t->n_dims);
+    CHECK(t->n_dims >= 0 && t->n_dims <= SAFETENSORS_DIMS_MAX, "%s: %d dimensions", t->name,
+          t->n_dims);
     for (int i = 0; i < t->n_dims; i++)
-        CHECK(t->shape[i] >= 0 && !__builtin_mul_overflow(n, (uint64_t)t->shape[i], &n), "%s: shape", t->name);
+        CHECK(t->shape[i] >= 0 && !__builtin_mul_overflow(n, (uint64_t)t->shape[i], &n),
+              "%s: shape", t->name);
     return n;
 }
 
@@ -446,8 +469,9 @@ static uint64_t make_header(struct text *out, const struct safetensors_out *tens
         const uint64_t end = at + out_bytes(t);
         CHECK(!json_object_get(header, t->name), "tensor %s is given twice", t->name);
         json_object_set_new(header, t->name,
-                            json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype_name(t->dtype), "shape", shape,
-                                      "data_offsets", (json_int_t)at, (json_int_t)end));
+                            json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype_name(t->dtype),
+                                      "shape", shape, "data_offsets", (json_int_t)at,
+                                      (json_int_t)end));
         at = end;
     }
     char *text = json_dumps(header, JSON_COMPACT);

@@ -24,8 +24,8 @@ enum { SAFETENSORS_DIMS_MAX = 8, SAFETENSORS_TYPE_NAME = 12 };
 struct safetensors_entry {
     char *name;
     char type[SAFETENSORS_TYPE_NAME]; /* as in the file: "F32", "BOOL" */
-    int dtype;                        /* enum dtype, or -1: a type that this program does not compute with */
-    int n_dims;                       /* 0: a scalar */
+    int dtype;  /* enum dtype, or -1: a type that this program does not compute with */
+    int n_dims; /* 0: a scalar */
     int64_t shape[SAFETENSORS_DIMS_MAX];
     int64_t n;                  /* elements */
     const unsigned char *bytes; /* in the mapped file; may be unaligned */

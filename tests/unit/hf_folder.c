@@ -29,10 +29,12 @@ static int remove_folder(void **state)
     return file_remove_tree(folder);
 }
 
-static const char llama[] = "{\"model_type\":\"llama\",\"vocab_size\":10,\"hidden_size\":8,\"num_hidden_layers\":2,"
-                            "\"num_attention_heads\":2,\"num_key_value_heads\":1,\"intermediate_size\":6}";
-static const char neox[] = "{\"model_type\":\"gpt_neox\",\"vocab_size\":10,\"hidden_size\":16,\"num_hidden_layers\":1,"
-                           "\"num_attention_heads\":2,\"intermediate_size\":6}";
+static const char llama[] =
+    "{\"model_type\":\"llama\",\"vocab_size\":10,\"hidden_size\":8,\"num_hidden_layers\":2,"
+    "\"num_attention_heads\":2,\"num_key_value_heads\":1,\"intermediate_size\":6}";
+static const char neox[] =
+    "{\"model_type\":\"gpt_neox\",\"vocab_size\":10,\"hidden_size\":16,\"num_hidden_layers\":1,"
+    "\"num_attention_heads\":2,\"intermediate_size\":6}";
 
 /* The architecture of a config, through a scratch folder. */
 static void arch_of(struct arch *a, const char *config)
@@ -47,7 +49,8 @@ static void arch_of(struct arch *a, const char *config)
 
 static float zeros[1024];
 
-static void write_model(const char *where, const struct arch *a, void (*change)(struct safetensors_out *, int *))
+static void write_model(const char *where, const struct arch *a,
+                        void (*change)(struct safetensors_out *, int *))
 {
     struct arch_tensor *names;
     struct safetensors_out *list = hf_folder_list(a, DTYPE_F32, &names);
@@ -105,8 +108,10 @@ static void test_all_problems_are_told(void **state)
     write_model(folder, &a, drop_one_bend_one);
     assert_int_equal(hf_folder_open(&f, folder), -1);
     assert_non_null(strstr(error_message(), "model.safetensors: weights do not fit config.json: "));
-    assert_non_null(strstr(error_message(), "tensor model.embed_tokens.weight is [11, 8], config.json needs [10, 8]"));
-    assert_non_null(strstr(error_message(), "tensor model.layers.0.self_attn.q_proj.weight has dtype I32"));
+    assert_non_null(strstr(
+        error_message(), "tensor model.embed_tokens.weight is [11, 8], config.json needs [10, 8]"));
+    assert_non_null(
+        strstr(error_message(), "tensor model.layers.0.self_attn.q_proj.weight has dtype I32"));
     assert_non_null(strstr(error_message(), "tensor lm_head.weight [10, 8] is missing"));
 }
 
@@ -165,7 +170,8 @@ static void test_real_neox(void **state)
     if (hf_folder_open(&f, data_folder(path, sizeof path, "mini-gpt-neox-imdb")) != 0)
         fail_msg("%s", error_message());
     assert_true(f.arch.hidden == 96 && f.arch.layers == 4 && f.arch.rotary_dims == 6);
-    assert_int_equal(arch_parameters(&f.arch), 840768); /* counted from the file by another program, without buffers */
+    assert_int_equal(arch_parameters(&f.arch),
+                     840768); /* counted from the file by another program, without buffers */
     hf_folder_close(&f);
 }
 
@@ -176,7 +182,8 @@ static void test_real_llama(void **state)
     struct hf_folder f;
     if (hf_folder_open(&f, data_folder(path, sizeof path, "stories260K")) != 0)
         fail_msg("%s", error_message());
-    assert_true(f.arch.hidden == 64 && f.arch.layers == 5 && f.arch.kv_heads == 4 && f.arch.tied_head);
+    assert_true(f.arch.hidden == 64 && f.arch.layers == 5 && f.arch.kv_heads == 4 &&
+                f.arch.tied_head);
     assert_true(f.arch.n_eos == 2 && f.arch.eos[0] == 1 && f.arch.eos[1] == 2);
     int64_t elements = 0;
     for (int i = 0; i < f.weights.n; i++)
@@ -196,7 +203,8 @@ static void test_real_llama(void **state)
     assert_true(file_exists(tokenizer));
     for (int i = 0; i < f.weights.n; i++) {
         assert_int_equal(g.weights.entry[i].n_bytes, f.weights.entry[i].n_bytes);
-        assert_memory_equal(g.weights.entry[i].bytes, f.weights.entry[i].bytes, f.weights.entry[i].n_bytes);
+        assert_memory_equal(g.weights.entry[i].bytes, f.weights.entry[i].bytes,
+                            f.weights.entry[i].n_bytes);
     }
     hf_folder_close(&g);
     hf_folder_close(&f);
@@ -207,9 +215,12 @@ static void test_real_llama(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_written_folder_opens),     cmocka_unit_test(test_all_problems_are_told),
-        cmocka_unit_test(test_many_problems_are_counted), cmocka_unit_test(test_names_without_prefix),
-        cmocka_unit_test(test_real_neox),                cmocka_unit_test(test_real_llama),
+        cmocka_unit_test(test_written_folder_opens),
+        cmocka_unit_test(test_all_problems_are_told),
+        cmocka_unit_test(test_many_problems_are_counted),
+        cmocka_unit_test(test_names_without_prefix),
+        cmocka_unit_test(test_real_neox),
+        cmocka_unit_test(test_real_llama),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

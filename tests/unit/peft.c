@@ -41,12 +41,16 @@ static int make_folder(void **state)
     snprintf(folder, sizeof folder, "/tmp/rlhf-hpc-test-XXXXXX");
     if (!mkdtemp(folder))
         return -1;
-    write_file("config.json", "{\"model_type\":\"gpt_neox\",\"vocab_size\":10,\"hidden_size\":16,\"num_hidden_layers\":2,"
-                              "\"num_attention_heads\":2,\"intermediate_size\":6}");
+    write_file(
+        "config.json",
+        "{\"model_type\":\"gpt_neox\",\"vocab_size\":10,\"hidden_size\":16,\"num_hidden_layers\":2,"
+        "\"num_attention_heads\":2,\"intermediate_size\":6}");
     if (arch_read(&neox, folder) != 0)
         return -1;
-    write_file("config.json", "{\"model_type\":\"llama\",\"vocab_size\":10,\"hidden_size\":8,\"num_hidden_layers\":2,"
-                              "\"num_attention_heads\":2,\"num_key_value_heads\":1,\"intermediate_size\":6}");
+    write_file(
+        "config.json",
+        "{\"model_type\":\"llama\",\"vocab_size\":10,\"hidden_size\":8,\"num_hidden_layers\":2,"
+        "\"num_attention_heads\":2,\"num_key_value_heads\":1,\"intermediate_size\":6}");
     return arch_read(&llama, folder);
 }
 
@@ -61,7 +65,8 @@ static void test_match_table(void **state)
 {
     (void)state;
     static const struct {
-        const char *target; /* "/..": a regular expression, "*": all-linear, "": default, else one entry of a list */
+        const char *
+            target; /* "/..": a regular expression, "*": all-linear, "": default, else one entry of a list */
         const char *path;
         int match;
     } cases[] = {
@@ -133,7 +138,9 @@ static void test_match_all(void **state)
     assert_int_equal(match_count(&neox, NULL, "dense"), 2);
     assert_int_equal(match_count(&llama, ".*layers\\.1\\..*_proj", NULL), 7);
     assert_int_equal(match_count(&neox, NULL, "q_proj"), -1);
-    assert_non_null(strstr(error_message(), "gpt_neox; it has attention.query_key_value, attention.dense, mlp.dense_h"));
+    assert_non_null(
+        strstr(error_message(),
+               "gpt_neox; it has attention.query_key_value, attention.dense, mlp.dense_h"));
     assert_int_equal(match_count(&neox, NULL, "embed_out"), -1);
     assert_non_null(strstr(error_message(), "match embed_out"));
     assert_int_equal(match_count(&llama, ".*", NULL), -1);
@@ -175,7 +182,8 @@ static void test_round_trip(void **state)
     (void)state;
     static const enum arch_slot slots[] = {LIN_Q, LIN_V, LIN_MLP_DOWN};
     struct made m;
-    struct peft_config c = {.r = R, .lora_alpha = 32, .lora_dropout = 0.05, .base_model_name_or_path = "some/model"};
+    struct peft_config c = {
+        .r = R, .lora_alpha = 32, .lora_dropout = 0.05, .base_model_name_or_path = "some/model"};
     peft_targets_add(&c.target_modules, "v_proj");
     peft_targets_add(&c.target_modules, "q_proj");
     peft_targets_add(&c.target_modules, "down_proj");
@@ -186,7 +194,8 @@ static void test_round_trip(void **state)
     if (peft_open(&p, folder, &llama) != 0)
         fail_msg("%s", error_message());
     assert_int_equal(p.n, 6);
-    assert_true(p.config.r == R && p.config.lora_alpha == 32 && p.config.lora_dropout == 0.05 && !p.config.use_rslora);
+    assert_true(p.config.r == R && p.config.lora_alpha == 32 && p.config.lora_dropout == 0.05 &&
+                !p.config.use_rslora);
     assert_string_equal(p.config.base_model_name_or_path, "some/model");
     assert_string_equal(p.config.target_modules.name[0], "down_proj");
     for (int i = 0; i < 6; i++) {
@@ -201,16 +210,19 @@ static void test_round_trip(void **state)
     peft_close(&p);
     peft_close(&p);
     assert_int_equal(peft_open(&p, folder, &neox), -1);
-    assert_non_null(strstr(error_message(), "adapter_config.json: target_modules match no linear layer of gpt_neox"));
+    assert_non_null(strstr(
+        error_message(), "adapter_config.json: target_modules match no linear layer of gpt_neox"));
     /* a list that matches less than the file has, then more, then another r */
-    write_file("adapter_config.json", "{\"peft_type\":\"LORA\",\"r\":2,\"target_modules\":[\"q_proj\"]}");
+    write_file("adapter_config.json",
+               "{\"peft_type\":\"LORA\",\"r\":2,\"target_modules\":[\"q_proj\"]}");
     assert_int_equal(peft_open(&p, folder, &llama), -1);
     assert_non_null(strstr(error_message(), "belongs to no module"));
-    write_file("adapter_config.json", "{\"peft_type\":\"LORA\",\"r\":2,\"target_modules\":\"all-linear\"}");
+    write_file("adapter_config.json",
+               "{\"peft_type\":\"LORA\",\"r\":2,\"target_modules\":\"all-linear\"}");
     assert_int_equal(peft_open(&p, folder, &llama), -1);
     assert_non_null(strstr(error_message(), "k_proj.lora_A.weight is missing"));
-    write_file("adapter_config.json",
-               "{\"peft_type\":\"LORA\",\"r\":4,\"target_modules\":[\"q_proj\",\"v_proj\",\"down_proj\"]}");
+    write_file("adapter_config.json", "{\"peft_type\":\"LORA\",\"r\":4,\"target_modules\":[\"q_"
+                                      "proj\",\"v_proj\",\"down_proj\"]}");
     assert_int_equal(peft_open(&p, folder, &llama), -1);
     assert_non_null(strstr(error_message(), "q_proj.lora_A.weight is [2, 8], must be [4, 8]"));
     c.base_model_name_or_path = NULL; /* not owned */
@@ -251,8 +263,9 @@ static void test_written_config_text(void **state)
     struct peft_adapter p;
     assert_int_equal(peft_open(&p, folder, &neox), 0);
     assert_int_equal(p.n, 2);
-    assert_string_equal(p.pair[1].b->name,
-                        "base_model.model.gpt_neox.layers.1.attention.query_key_value.lora_B.weight");
+    assert_string_equal(
+        p.pair[1].b->name,
+        "base_model.model.gpt_neox.layers.1.attention.query_key_value.lora_B.weight");
     peft_close(&p);
 }
 
@@ -289,13 +302,15 @@ static void test_what_is_refused(void **state)
         error_clear();
         if (peft_open(&p, folder, &neox) == 0)
             fail_msg("opened, should say: %s", cases[i][1]);
-        if (!strstr(error_message(), cases[i][1]) || !strstr(error_message(), "adapter_config.json"))
+        if (!strstr(error_message(), cases[i][1]) ||
+            !strstr(error_message(), "adapter_config.json"))
             fail_msg("'%s' does not say '%s'", error_message(), cases[i][1]);
         assert_int_equal(error_kind(), ERR_FILE);
         assert_null(p.pair);
     }
     struct peft_adapter p;
-    write_file("adapter_config.json", "{\"peft_type\":\"LORA\",\"use_dora\":false,\"rank_pattern\":{},\"bias\":\"none\"}");
+    write_file("adapter_config.json",
+               "{\"peft_type\":\"LORA\",\"use_dora\":false,\"rank_pattern\":{},\"bias\":\"none\"}");
     remove_file("adapter_model.safetensors");
     assert_int_equal(peft_open(&p, folder, &neox), -1);
     assert_non_null(strstr(error_message(), "adapter_model.safetensors: cannot open"));
@@ -330,9 +345,9 @@ static void test_value_head(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_match_table),         cmocka_unit_test(test_match_all),
-        cmocka_unit_test(test_round_trip),          cmocka_unit_test(test_written_config_text),
-        cmocka_unit_test(test_what_is_refused),     cmocka_unit_test(test_value_head),
+        cmocka_unit_test(test_match_table),     cmocka_unit_test(test_match_all),
+        cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_written_config_text),
+        cmocka_unit_test(test_what_is_refused), cmocka_unit_test(test_value_head),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -65,7 +65,7 @@ static void assert_refused(const char *path, const char *part)
     safetensors_close(&s);
 }
 
-#define T(dtype, shape, begin, end)                                                                                    \
+#define T(dtype, shape, begin, end)                                                                \
     "{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" begin "," end "]}"
 
 static void test_malformed_headers_are_refused(void **state)
@@ -109,14 +109,16 @@ static void test_malformed_headers_are_refused(void **state)
         {"{\"a\":" T("F32", "[2]", "0", "8") ",\"b\":" T("F32", "[1]", "4", "8") "}", 8, "overlap"},
         {"{\"a\":" T("F32", "[1]", "4", "8") "}", 8, "unused bytes"},
         {"{\"a\":" T("F32", "[1]", "0", "4") "}", 5, "after the last"},
-        {"{\"a\":" T("F32", "[1]", "0", "4") ",\"a\":" T("F32", "[1]", "4", "8") "}", 8, "not JSON"},
+        {"{\"a\":" T("F32", "[1]", "0", "4") ",\"a\":" T("F32", "[1]", "4", "8") "}", 8,
+         "not JSON"},
         {"{\"\":" T("F32", "[1]", "0", "4") "}", 4, "name is empty"},
         {"{\"a\\nb\":" T("F32", "[1]", "0", "4") "}", 4, "not printable"},
         {"{\"a\\u0000b\":" T("F32", "[1]", "0", "4") "}", 4, "not JSON"},
         {"{\"\xff\":" T("F32", "[1]", "0", "4") "}", 4, "not JSON"},
         {"{\"__metadata__\":{\"a\":1}}", 0, "__metadata__"},
         {"{\"__metadata__\":[]}", 0, "__metadata__"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]", 4, "deeper"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]", 4,
+         "deeper"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         write_raw("bad.safetensors", cases[i].header, cases[i].n_data);
@@ -166,7 +168,8 @@ static void test_flipped_bytes_do_no_harm(void **state)
 {
     (void)state;
     const float data[4] = {1, 2, 3, 4};
-    const struct safetensors_out out[] = {{"a", DTYPE_F32, 2, {1, 3}, data}, {"b", DTYPE_F16, 1, {2}, data}};
+    const struct safetensors_out out[] = {{"a", DTYPE_F32, 2, {1, 3}, data},
+                                          {"b", DTYPE_F16, 1, {2}, data}};
     struct text whole = {0};
     assert_int_equal(safetensors_write(in_folder("whole"), out, 2), 0);
     assert_int_equal(file_read(&whole, in_folder("whole")), 0);
@@ -232,7 +235,8 @@ static void test_unaligned_data_is_read(void **state)
     struct safetensors s;
     float values[2];
     const unsigned char raw[8] = {0, 1, 2, 3, 4, 5, 6, 7};
-    write_raw("odd", "{\"b\":" T("BOOL", "[1]", "0", "1") ",\"a\":" T("F32", "[1]", "1", "5") "}", 5);
+    write_raw("odd", "{\"b\":" T("BOOL", "[1]", "0", "1") ",\"a\":" T("F32", "[1]", "1", "5") "}",
+              5);
     assert_int_equal(safetensors_open(&s, in_folder("odd")), 0);
     assert_int_equal(safetensors_find(&s, "b")->dtype, -1);
     assert_string_equal(safetensors_find(&s, "b")->type, "BOOL");
@@ -246,7 +250,8 @@ static void test_streamed_file_is_the_same(void **state)
 {
     (void)state;
     const float data[3] = {1, 2, 3};
-    const struct safetensors_out out[] = {{"a", DTYPE_F32, 1, {2}, data}, {"b", DTYPE_F32, 1, {1}, data + 2}};
+    const struct safetensors_out out[] = {{"a", DTYPE_F32, 1, {2}, data},
+                                          {"b", DTYPE_F32, 1, {1}, data + 2}};
     struct text one = {0}, two = {0};
     struct safetensors_writer w;
     assert_int_equal(safetensors_write(in_folder("one"), out, 2), 0);
@@ -270,19 +275,22 @@ static void test_streamed_file_is_the_same(void **state)
 
 static void write_index(const char *text)
 {
-    assert_int_equal(file_write_atomic(in_folder("model.safetensors.index.json"), text, strlen(text)), 0);
+    assert_int_equal(
+        file_write_atomic(in_folder("model.safetensors.index.json"), text, strlen(text)), 0);
 }
 
 static void test_shards(void **state)
 {
     (void)state;
     const float data[1] = {4};
-    const struct safetensors_out a = {"a", DTYPE_F32, 1, {1}, data}, b = {"b", DTYPE_F32, 1, {1}, data};
+    const struct safetensors_out a = {"a", DTYPE_F32, 1, {1}, data},
+                                 b = {"b", DTYPE_F32, 1, {1}, data};
     struct safetensors s;
     assert_refused(folder, "neither model.safetensors nor");
     assert_int_equal(safetensors_write(in_folder("1.safetensors"), &a, 1), 0);
     assert_int_equal(safetensors_write(in_folder("2.safetensors"), &b, 1), 0);
-    write_index("{\"metadata\":{},\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"2.safetensors\"}}");
+    write_index(
+        "{\"metadata\":{},\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"2.safetensors\"}}");
     assert_int_equal(safetensors_open(&s, folder), 0);
     assert_int_equal(s.n, 2);
     assert_int_equal(s.n_files, 2);
@@ -296,7 +304,8 @@ static void test_shards(void **state)
         {"{\"weight_map\":{\"a\":\"/etc/passwd\"}}", "not a file of this folder"},
         {"{\"weight_map\":{\"a\":\"..\"}}", "not a file of this folder"},
         {"{\"weight_map\":{\"a\":\"3.safetensors\"}}", "No such file"},
-        {"{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"1.safetensors\"}}", "is not in 1.safetensors"},
+        {"{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"1.safetensors\"}}",
+         "is not in 1.safetensors"},
         {"{\"weight_map\":{\"a\":\"2.safetensors\",\"b\":\"1.safetensors\"}}", "is not in"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
