@@ -28,8 +28,9 @@ enum arch_slot {
 };
 
 struct arch_linear {
-    const char *module; /* HF module path within the layer: "attention.query_key_value"; NULL where absent */
-    int out, in;        /* 0 where the family lacks the slot */
+    const char *
+        module; /* HF module path within the layer: "attention.query_key_value"; NULL where absent */
+    int out, in; /* 0 where the family lacks the slot */
     bool bias;
     bool default_lora; /* PEFT adapts it when target_modules is not given */
 };
@@ -53,9 +54,10 @@ struct arch {
     enum norm_kind norm;
     bool norm_bias;
     float norm_eps;
-    bool parallel_residual; /* y = x + attn(norm1 x) + mlp(norm2 x), else the MLP sees attention's sum */
-    int rotary_dims;        /* the first of each head's dimensions; even */
-    double rotary_share;    /* of head_dim, as config.json has it */
+    bool
+        parallel_residual; /* y = x + attn(norm1 x) + mlp(norm2 x), else the MLP sees attention's sum */
+    int rotary_dims;       /* the first of each head's dimensions; even */
+    double rotary_share; /* of head_dim, as config.json has it */
     struct arch_rope rope;
     enum qkv_layout qkv;
     enum activation activation;
@@ -77,7 +79,14 @@ int arch_write_config(const struct arch *a, const char *folder, enum dtype dtype
 const char *arch_model_type(const struct arch *a); /* "gpt_neox" */
 
 /* The tensors of a model. */
-enum arch_role { ROLE_EMBEDDING, ROLE_ATTN_NORM, ROLE_MLP_NORM, ROLE_LINEAR, ROLE_FINAL_NORM, ROLE_HEAD };
+enum arch_role {
+    ROLE_EMBEDDING,
+    ROLE_ATTN_NORM,
+    ROLE_MLP_NORM,
+    ROLE_LINEAR,
+    ROLE_FINAL_NORM,
+    ROLE_HEAD
+};
 
 struct arch_tensor {
     enum arch_role role;
@@ -86,7 +95,8 @@ struct arch_tensor {
     bool bias;
     int n_dims;
     int64_t shape[2]; /* [out][in] of a weight, [V][H] of embedding and head, else [n] */
-    char name[ARCH_NAME_MAX]; /* as in the family's files: "gpt_neox.layers.0.attention.dense.bias" */
+    char name
+        [ARCH_NAME_MAX]; /* as in the family's files: "gpt_neox.layers.0.attention.dense.bias" */
 };
 
 /* All tensors in the order embedding, layers, final norm, head (absent when tied): for (i < arch_tensors(a)) .. */

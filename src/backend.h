@@ -141,7 +141,7 @@ struct backend_ops {
     size_t (*memory_free)(struct backend *be);                                    /* bytes a plan may use */
     int (*sync)(struct backend *be);                                              /* 0, or the sticky error */
     /* Scratch that the operations need for up to max_tokens rows of these widths, with this many threads. */
-    size_t (*workspace_bytes)(struct backend *be, int max_tokens, int max_in, int max_out, int max_seq, int vocab);
+    size_t (*workspace_bytes)(struct backend *be, int max_tokens, int max_in, int max_out, int max_seq, int head_dim, int vocab);
     void (*workspace_set)(struct backend *be, void *workspace, size_t bytes);
 
     /* --- load --- */

@@ -2,7 +2,6 @@
 #include "lora.h"
 
 #include "error.h"
-#include "text.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -10,40 +9,28 @@
 int lora_attach(struct model *m, const struct peft_config *config, uint64_t seed)
 {
     const struct arch *arch = m->arch;
-    double scale = config->lora_alpha / (config->use_rslora ? sqrt((double)config->r) : (double)config->r);
-    int n_attached = 0;
-    for (int i = 0; i < arch->layers; i++) {
+    bool *match = calloc((size_t)arch->layers * ARCH_LINEARS_MAX, sizeof *match);
+    CHECK(match, "out of memory");
+    int n = peft_match_all(match, &config->target_modules, arch);
+    for (int i = 0; n > 0 && i < arch->layers; i++) {
         for (int j = 0; j < ARCH_LINEARS_MAX; j++) {
             struct linear *l = &m->layer[i].linear[j];
-            char module[160];
-            if (!l->out)
+            char module[ARCH_NAME_MAX];
+            if (!match[i * ARCH_LINEARS_MAX + j])
                 continue;
             arch_module_name(module, sizeof module, arch, i, (enum arch_slot)j);
-            int match = peft_match(config, arch, (enum arch_slot)j, module);
-            if (match < 0)
-                return -1;
-            if (!match)
-                continue;
             struct lora *lora = &m->layer[i].lora[j];
             *lora = (struct lora){.r = config->r,
-                                  .scale = (float)scale,
+                                  .scale = (float)peft_scale(config),
                                   .dropout = (float)config->lora_dropout,
                                   .key = rng_key(seed, RNG_DROPOUT, (uint32_t)i, (uint32_t)j)};
             lora->offset_a = trainable_add(&m->trainable, config->r, l->in, "%s.lora_A", module);
             lora->offset_b = trainable_add(&m->trainable, l->out, config->r, "%s.lora_B", module);
             l->adapter[0] = lora;
-            n_attached++;
         }
     }
-    if (n_attached)
-        return 0;
-    struct text names = {0};
-    for (int j = 0; j < ARCH_LINEARS_MAX; j++)
-        if (arch->linear[j].out)
-            text_format(&names, " %s", arch->linear[j].module);
-    error_set(ERR_INPUT, "lora.target_modules: no linear layer of the model matches; its layers have:%s", text_string(&names));
-    text_free(&names);
-    return -1;
+    free(match);
+    return n > 0 ? 0 : -1;
 }
 
 /* n values uniform in [-bound, bound), element i from the key alone */
@@ -73,4 +60,62 @@ void lora_init(struct model *m, uint64_t seed)
         fill_uniform(m, m->value_offset, arch->hidden + 1, 1.0f / sqrtf((float)arch->hidden),
                      rng_key(seed, RNG_INIT_VALUE_HEAD, 0, 0));
     model_refresh(m);
+}
+
+static int read_tensor(struct model *m, int64_t offset, const struct safetensors_entry *e)
+{
+    float *values = malloc((size_t)e->n * sizeof *values);
+    CHECK(values, "out of memory");
+    int rc = safetensors_floats(values, e, 0, e->n);
+    if (!rc)
+        m->be->ops->copy_in(m->be, m->trainable.value + offset, values, (size_t)e->n * sizeof *values);
+    free(values);
+    return rc;
+}
+
+int lora_read(struct model *m, const struct peft_adapter *adapter, const char *folder)
+{
+    for (int i = 0; i < adapter->n; i++) {
+        const struct peft_pair *p = &adapter->pair[i];
+        const struct lora *lora = m->layer[p->layer].linear[p->slot].adapter[0];
+        CHECK(lora, "an adapter's module was not attached");
+        TRY(read_tensor(m, lora->offset_a, p->a));
+        TRY(read_tensor(m, lora->offset_b, p->b));
+    }
+    int rc = 0;
+    if (m->value_offset >= 0) {
+        const int H = m->arch->hidden;
+        bool found;
+        float *head = malloc((size_t)(H + 1) * sizeof *head);
+        CHECK(head, "out of memory");
+        rc = peft_read_value_head(head, head + H, &found, folder, H);
+        if (!rc && found)
+            m->be->ops->copy_in(m->be, m->trainable.value + m->value_offset, head, (size_t)(H + 1) * sizeof *head);
+        free(head);
+    }
+    model_refresh(m);
+    return rc;
+}
+
+int lora_write(const struct model *m, const struct peft_config *config, const char *folder)
+{
+    const struct arch *arch = m->arch;
+    size_t most = (size_t)arch->layers * ARCH_LINEARS_MAX;
+    struct peft_out *out = calloc(most, sizeof *out);
+    float *host = malloc((size_t)m->trainable.n * sizeof *host);
+    CHECK(out && host, "out of memory");
+    m->be->ops->copy_out(m->be, host, m->trainable.value, (size_t)m->trainable.n * sizeof *host);
+    int n = 0;
+    for (int i = 0; i < arch->layers; i++)
+        for (int j = 0; j < ARCH_LINEARS_MAX; j++) {
+            const struct lora *lora = m->layer[i].linear[j].adapter[0];
+            if (lora)
+                out[n++] = (struct peft_out){i, (enum arch_slot)j, host + lora->offset_a, host + lora->offset_b};
+        }
+    int rc = peft_write(folder, config, arch, out, n);
+    if (!rc && m->value_offset >= 0)
+        rc = peft_write_value_head(folder, host + m->value_offset, host[m->value_offset + arch->hidden], arch->hidden);
+    free(host);
+    free(out);
+    return rc;
 }

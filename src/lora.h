@@ -15,4 +15,11 @@ int lora_attach(struct model *m, const struct peft_config *config, uint64_t seed
  * (torch's Linear). Functions of the seed alone. */
 void lora_init(struct model *m, uint64_t seed);
 
+/* Values from a PEFT folder that was opened for this architecture and attached with its own configuration, and from the
+ * value head beside it, where there is one (else the head keeps its first values). Errors: unreadable tensors. */
+int lora_read(struct model *m, const struct peft_adapter *adapter, const char *folder);
+
+/* Writes the adapters as a PEFT folder, the value head beside them. Errors: of the file system. */
+int lora_write(const struct model *m, const struct peft_config *config, const char *folder);
+
 #endif

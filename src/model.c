@@ -205,7 +205,7 @@ void model_layout(struct model *m, struct arena *a, const struct model_shape *sh
     size_t bytes = m->be->ops->workspace_bytes(m->be, shape->batch_tokens, widest, widest > qkv ? widest : qkv,
                                                shape->cache_tokens > shape->batch_tokens ? shape->cache_tokens
                                                                                          : shape->batch_tokens,
-                                               arch->vocab);
+                                               arch->head_dim, arch->vocab);
     m->workspace = arena_take(a, MEM_WORKSPACE, bytes);
     if (m->workspace)
         m->be->ops->workspace_set(m->be, m->workspace, bytes);

@@ -3,7 +3,6 @@
 
 #include "error.h"
 #include "hf_folder.h"
-#include "safetensors.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -13,7 +12,7 @@ enum { CHUNK_ROWS = 64 };
 /* Where values come from: floats [first, first + n) of tensor t. */
 struct source {
     int (*floats)(const struct source *s, float *out, const struct arch_tensor *t, int64_t first, int64_t n);
-    const struct safetensors *file;
+    const struct hf_folder *folder;
     const struct arch *arch;
     uint64_t seed;
 };
@@ -84,20 +83,16 @@ static int put_all(struct model *m, const struct source *s)
 
 static int floats_of_file(const struct source *s, float *out, const struct arch_tensor *t, int64_t first, int64_t n)
 {
-    const struct safetensors_entry *e = hf_folder_tensor(s->file, s->arch, t->name);
+    const struct safetensors_entry *e = hf_folder_tensor(s->folder, t);
     if (!e)
-        return error_set(ERR_FILE, "tensor %s is missing", t->name);
+        return error_set(ERR_FILE, "%s: tensor %s is missing", s->folder->path, t->name);
     return safetensors_floats(out, e, first, n);
 }
 
-int weights_read(struct model *m, const char *folder)
+int weights_read(struct model *m, const struct hf_folder *folder)
 {
-    struct safetensors file;
-    TRY(safetensors_open(&file, folder));
-    struct source s = {.floats = floats_of_file, .file = &file, .arch = m->arch};
-    int rc = put_all(m, &s);
-    safetensors_close(&file);
-    return rc;
+    struct source s = {.floats = floats_of_file, .folder = folder, .arch = m->arch};
+    return put_all(m, &s);
 }
 
 /* Nearly normal: the sum of four uniforms, of unit variance. */
