@@ -46,7 +46,8 @@ static int read_plain(struct csv *c, struct text *out)
     size_t begin = c->at;
     for (; !ends_field(c); c->at++)
         if (c->bytes[c->at] == '"')
-            return fault(c, c->next_line, "a quote inside an unquoted field: quote the field and double its quotes");
+            return fault(c, c->next_line,
+                         "a quote inside an unquoted field: quote the field and double its quotes");
     text_add(out, c->bytes + begin, c->at - begin);
     return 0;
 }
@@ -109,15 +110,16 @@ int csv_open(struct csv *c, const char *path, const char *bytes, size_t n)
     if (columns < 0)
         return -1;
     if (columns == 0)
-        return error_set(ERR_FILE, "%s: is empty: a header line with field names was expected", path);
+        return error_set(ERR_FILE, "%s: is empty: a header line with field names was expected",
+                         path);
     c->name = c->field;
     c->n_columns = columns;
     c->field = calloc((size_t)c->room, sizeof *c->field);
     CHECK(c->field, "out of memory");
     for (int i = 0; i < columns; i++)
         if (csv_column(c, text_string(&c->name[i])) != i)
-            return error_set(ERR_FILE, "%s:%lld: the field name \"%s\" occurs twice", path, (long long)c->line,
-                             text_string(&c->name[i]));
+            return error_set(ERR_FILE, "%s:%lld: the field name \"%s\" occurs twice", path,
+                             (long long)c->line, text_string(&c->name[i]));
     return 0;
 }
 
@@ -127,8 +129,8 @@ int csv_next(struct csv *c)
     if (n <= 0)
         return n;
     if (n != c->n_columns)
-        return error_set(ERR_FILE, "%s:%lld: %d fields where the header has %d", c->path, (long long)c->line, n,
-                         c->n_columns);
+        return error_set(ERR_FILE, "%s:%lld: %d fields where the header has %d", c->path,
+                         (long long)c->line, n, c->n_columns);
     return 1;
 }
 

@@ -18,7 +18,7 @@ enum { CSV_COLUMNS_MAX = 4096 };
 struct csv {
     const char *path, *bytes; /* borrowed */
     size_t n, at;
-    int64_t line;             /* where the current row begins, from 1 */
+    int64_t line; /* where the current row begins, from 1 */
     int64_t next_line;
     int n_columns;
     struct text *name, *field; /* [n_columns] names of the header; fields of the current row */

@@ -86,7 +86,8 @@ static int row_end(struct reader *rd, const char *there)
     struct dataset_row *r = &d->row[d->n - 1];
     const char *missing = missing_field(rd, r);
     if (missing && r->line)
-        return error_set(ERR_FILE, "%s:%lld: no field \"%s\"; there is %s", rd->path, (long long)r->line, missing, there);
+        return error_set(ERR_FILE, "%s:%lld: no field \"%s\"; there is %s", rd->path,
+                         (long long)r->line, missing, there);
     if (missing)
         return error_set(ERR_FILE, "%s: no field \"%s\"; there is %s", rd->path, missing, there);
     const char *first = r->text ? r->text : r->prompt;
@@ -101,14 +102,15 @@ static int row_end(struct reader *rd, const char *there)
 
 /* ---- jsonl ---- */
 
-static int json_text(char **out, size_t *n, const struct jsonl *j, json_t *object, const char *field)
+static int json_text(char **out, size_t *n, const struct jsonl *j, json_t *object,
+                     const char *field)
 {
     json_t *value = json_object_get(object, field);
     if (!value || json_is_null(value))
         return 0;
     if (!json_is_string(value))
-        return error_set(ERR_FILE, "%s:%lld: the field \"%s\" is %s, not a string", j->path, (long long)j->line, field,
-                         jsonl_kind(value));
+        return error_set(ERR_FILE, "%s:%lld: the field \"%s\" is %s, not a string", j->path,
+                         (long long)j->line, field, jsonl_kind(value));
     *n = json_string_length(value);
     *out = bytes_copy(json_string_value(value), *n);
     return 0;
@@ -120,31 +122,36 @@ static int json_ids(struct dataset_row *r, const struct jsonl *j, json_t *object
     if (!value || json_is_null(value))
         return 0;
     if (!json_is_array(value) || json_array_size(value) == 0)
-        return error_set(ERR_FILE, "%s:%lld: \"input_ids\" is %s, not an array of token numbers", j->path,
-                         (long long)j->line, json_is_array(value) ? "empty" : jsonl_kind(value));
+        return error_set(ERR_FILE, "%s:%lld: \"input_ids\" is %s, not an array of token numbers",
+                         j->path, (long long)j->line,
+                         json_is_array(value) ? "empty" : jsonl_kind(value));
     r->n_ids = (int64_t)json_array_size(value);
     r->input_ids = malloc((size_t)r->n_ids * sizeof *r->input_ids);
     CHECK(r->input_ids, "out of memory for %lld token numbers", (long long)r->n_ids);
     for (int64_t i = 0; i < r->n_ids; i++) {
         json_t *id = json_array_get(value, (size_t)i);
-        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX)
-            return error_set(ERR_FILE, "%s:%lld: input_ids[%lld] is no token number", j->path, (long long)j->line,
-                             (long long)i);
+        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
+            json_integer_value(id) > INT32_MAX)
+            return error_set(ERR_FILE, "%s:%lld: input_ids[%lld] is no token number", j->path,
+                             (long long)j->line, (long long)i);
         r->input_ids[i] = (int32_t)json_integer_value(id);
     }
     return 0;
 }
 
-static int json_label(struct dataset_row *r, const struct jsonl *j, json_t *object, const struct reader *rd)
+static int json_label(struct dataset_row *r, const struct jsonl *j, json_t *object,
+                      const struct reader *rd)
 {
     json_t *value = json_object_get(object, rd->s->label_field);
-    bool fits = json_is_integer(value) && json_integer_value(value) >= INT_MIN && json_integer_value(value) <= INT_MAX;
+    bool fits = json_is_integer(value) && json_integer_value(value) >= INT_MIN &&
+                json_integer_value(value) <= INT_MAX;
     if (json_is_boolean(value) || fits) {
         r->label = fits ? (int)json_integer_value(value) : json_is_true(value);
         r->has_label = true;
     } else if (value && !json_is_null(value) && (rd->need & DATASET_LABEL)) {
-        return error_set(ERR_FILE, "%s:%lld: the field \"%s\" is %s, not a label (an integer)", j->path,
-                         (long long)j->line, rd->s->label_field, json_is_integer(value) ? "too large" : jsonl_kind(value));
+        return error_set(ERR_FILE, "%s:%lld: the field \"%s\" is %s, not a label (an integer)",
+                         j->path, (long long)j->line, rd->s->label_field,
+                         json_is_integer(value) ? "too large" : jsonl_kind(value));
     }
     return 0;
 }
@@ -208,8 +215,9 @@ static int csv_label(struct dataset_row *r, const struct csv *c, const struct re
     long value = strtol(text, &end, 10);
     r->has_label = *text && *end == 0 && !errno && value >= INT_MIN && value <= INT_MAX;
     if (!r->has_label && (rd->need & DATASET_LABEL))
-        return error_set(ERR_FILE, "%s:%lld: the field \"%s\" is \"%.60s\", not a label (an integer)", c->path,
-                         (long long)c->line, rd->s->label_field, text);
+        return error_set(ERR_FILE,
+                         "%s:%lld: the field \"%s\" is \"%.60s\", not a label (an integer)",
+                         c->path, (long long)c->line, rd->s->label_field, text);
     r->label = r->has_label ? (int)value : 0;
     return 0;
 }
@@ -387,8 +395,9 @@ static int read_imdb(struct reader *rd)
     const char *root = has_classes(rd->path) ? rd->path : split;
     int rc = 0;
     if (!has_classes(root))
-        rc = error_set(ERR_FILE, "%s: no imdb folder: neither neg/ and pos/ nor %s/neg/ and %s/pos/ are in it", rd->path,
-                       rd->split, rd->split);
+        rc = error_set(
+            ERR_FILE, "%s: no imdb folder: neither neg/ and pos/ nor %s/neg/ and %s/pos/ are in it",
+            rd->path, rd->split, rd->split);
     if (rc == 0)
         rc = read_class(rd, root, "neg", 0);
     if (rc == 0)
@@ -411,13 +420,15 @@ static int read_file(struct reader *rd)
     return rc;
 }
 
-static int load(struct dataset *d, const struct settings_data *s, unsigned need, const char *path, const char *split)
+static int load(struct dataset *d, const struct settings_data *s, unsigned need, const char *path,
+                const char *split)
 {
     *d = (struct dataset){.path = bytes_copy(path, strlen(path))};
     struct reader rd = {.d = d, .s = s, .path = path, .split = split, .need = need};
     TRY(s->format == DATA_FORMAT_IMDB ? read_imdb(&rd) : read_file(&rd));
     if (d->n == 0 && d->n_short)
-        return error_set(ERR_FILE, "%s: all %lld rows have fewer than data.min_chars = %lld characters", path,
+        return error_set(ERR_FILE,
+                         "%s: all %lld rows have fewer than data.min_chars = %lld characters", path,
                          (long long)d->n_short, (long long)s->min_chars);
     if (d->n == 0)
         return error_set(ERR_FILE, "%s: holds no data", path);

@@ -19,9 +19,11 @@
 #include <stdint.h>
 
 struct dataset_row {
-    char *text, *prompt, *chosen, *rejected; /* owned, a NUL behind the last byte; NULL: not given */
+    char *text, *prompt, *chosen,
+        *rejected; /* owned, a NUL behind the last byte; NULL: not given */
     size_t n_text, n_prompt, n_chosen, n_rejected;
-    int32_t *input_ids; /* [n_ids] owned; not negative, else unchecked: the vocabulary is the caller's to hold them to */
+    int32_t *
+        input_ids; /* [n_ids] owned; not negative, else unchecked: the vocabulary is the caller's to hold them to */
     int64_t n_ids;
     int label;
     bool has_label;
@@ -31,7 +33,7 @@ struct dataset_row {
 struct dataset {
     char *path; /* owned, for messages */
     int64_t n, room;
-    int64_t n_short; /* rows left out by min_chars */
+    int64_t n_short;         /* rows left out by min_chars */
     struct dataset_row *row; /* [n] */
 };
 

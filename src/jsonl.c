@@ -55,15 +55,16 @@ int jsonl_next(struct jsonl *j, json_t **object)
         if (is_blank(line, n))
             continue;
         if (depth_of(line, n) > JSONL_DEPTH_MAX)
-            return error_set(ERR_FILE, "%s:%lld: nested deeper than %d", j->path, (long long)j->line, JSONL_DEPTH_MAX);
+            return error_set(ERR_FILE, "%s:%lld: nested deeper than %d", j->path,
+                             (long long)j->line, JSONL_DEPTH_MAX);
         json_error_t error;
         json_t *value = json_loadb(line, n, JSON_ALLOW_NUL | JSON_DECODE_ANY, &error);
         if (!value)
-            return error_set(ERR_FILE, "%s:%lld: not valid JSON: %s (at byte %d)", j->path, (long long)j->line,
-                             error.text, error.position);
+            return error_set(ERR_FILE, "%s:%lld: not valid JSON: %s (at byte %d)", j->path,
+                             (long long)j->line, error.text, error.position);
         if (!json_is_object(value)) {
-            error_set(ERR_FILE, "%s:%lld: %s where an object { .. } was expected", j->path, (long long)j->line,
-                      jsonl_kind(value));
+            error_set(ERR_FILE, "%s:%lld: %s where an object { .. } was expected", j->path,
+                      (long long)j->line, jsonl_kind(value));
             json_decref(value);
             return -1;
         }

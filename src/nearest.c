@@ -1,6 +1,7 @@
 /* Optimal string alignment distance. Source: Boytsov 2011 (ACM JEA 16), section 2.2. */
 #include "nearest.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { NAME_MAX_BYTES = 127, FAR = 1000 };
@@ -34,6 +35,14 @@ int nearest_distance(const char *a, const char *b)
         now = old;
     }
     return last[nb];
+}
+
+void nearest_try(struct nearest *best, const char *name, int distance)
+{
+    if (distance >= best->distance)
+        return;
+    best->distance = distance;
+    snprintf(best->name, sizeof best->name, "%s", name);
 }
 
 int nearest_is_near(int d, int n)

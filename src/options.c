@@ -12,10 +12,10 @@
 enum { OPT_REPORT = 256, OPT_BENCH };
 
 static const struct option long_options[] = {
-    {"set", required_argument, NULL, 's'}, {"plan", no_argument, NULL, 'p'},
-    {"resume", no_argument, NULL, 'r'},    {"report", no_argument, NULL, OPT_REPORT},
+    {"set", required_argument, NULL, 's'},   {"plan", no_argument, NULL, 'p'},
+    {"resume", no_argument, NULL, 'r'},      {"report", no_argument, NULL, OPT_REPORT},
     {"bench", no_argument, NULL, OPT_BENCH}, {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'V'},   {NULL, 0, NULL, 0},
+    {"version", no_argument, NULL, 'V'},     {NULL, 0, NULL, 0},
 };
 
 static int unknown_option(const char *argument, int letter)
@@ -39,7 +39,8 @@ static int unknown_option(const char *argument, int letter)
     if (starts > 1)
         return error_set(ERR_INPUT, "option --%s is ambiguous (see --help)", name);
     if (nearest_is_near(best_distance, (int)strlen(name)))
-        return error_set(ERR_INPUT, "unknown option --%s; did you mean --%s?", name, long_options[best].name);
+        return error_set(ERR_INPUT, "unknown option --%s; did you mean --%s?", name,
+                         long_options[best].name);
     return error_set(ERR_INPUT, "unknown option --%s (see --help)", name);
 }
 
@@ -47,7 +48,8 @@ static int take_set(struct options *o, const char *value)
 {
     const char *equals = strchr(value, '=');
     if (!equals || equals == value)
-        return error_set(ERR_INPUT, "--set %s: must be KEY=VALUE, as in --set ppo.batch_size=64", value);
+        return error_set(ERR_INPUT, "--set %s: must be KEY=VALUE, as in --set ppo.batch_size=64",
+                         value);
     o->set[o->n_set++] = value;
     return 0;
 }
@@ -58,7 +60,8 @@ static int take_positionals(struct options *o, int n, char **argument, bool repo
         return 0;
     if (report) {
         if (o->plan || o->resume || o->bench || o->n_set)
-            return error_set(ERR_INPUT, "--report reads finished runs: it goes with no other option");
+            return error_set(ERR_INPUT,
+                             "--report reads finished runs: it goes with no other option");
         if (n == 0)
             return error_set(ERR_INPUT, "--report needs the folder of a run, or of several");
         for (int i = 0; i < n; i++)
@@ -72,7 +75,8 @@ static int take_positionals(struct options *o, int n, char **argument, bool repo
     if (n == 0)
         return error_set(ERR_INPUT, "no input.cfg given (see --help)");
     if (n > 1)
-        return error_set(ERR_INPUT, "one input.cfg at a time: \"%s\" and \"%s\" were given%s", argument[0], argument[1],
+        return error_set(ERR_INPUT, "one input.cfg at a time: \"%s\" and \"%s\" were given%s",
+                         argument[0], argument[1],
                          strchr(argument[1], '=') ? " (settings go behind --set)" : "");
     o->input = argument[0];
     return 0;
@@ -115,7 +119,8 @@ int options_parse(struct options *o, int argc, char **argv)
             o->version = true;
             break;
         case ':':
-            return error_set(ERR_INPUT, "option %s needs KEY=VALUE, as in --set ppo.batch_size=64", argv[optind - 1]);
+            return error_set(ERR_INPUT, "option %s needs KEY=VALUE, as in --set ppo.batch_size=64",
+                             argv[optind - 1]);
         default: /* in a cluster of letters optind stays until the last one */
             return unknown_option(argv[optind > before ? optind - 1 : before], optopt);
         }
@@ -132,29 +137,34 @@ void options_free(struct options *o)
 
 void options_help(struct text *out)
 {
-    text_add_string(
-        out,
-        "Usage: mpirun -np N rlhf-hpc [options] input.cfg\n"
-        "       rlhf-hpc --report DIR...\n"
-        "\n"
-        "Fine-tunes a language model with reinforcement learning from human feedback, one rank a device.\n"
-        "\n"
-        "  -s, --set KEY=VALUE   override one setting, as in --set optim.learning_rate=1e-5 (repeatable)\n"
-        "  -p, --plan            print the memory and work plan for this input and exit (no weights are read)\n"
-        "  -r, --resume          continue from the newest valid checkpoint in run.output_dir; start afresh where\n"
-        "                        there is none (without it an output_dir that holds a run is refused)\n"
-        "      --report DIR...   read finished runs and write the report; of several -np, a scaling report\n"
-        "      --bench           time the phases of this input on synthetic weights of its architecture\n"
-        "  -h, --help            print this\n"
-        "  -V, --version         print the version and what it was built with\n"
-        "\n"
-        "Tasks (task = \"..\" in input.cfg):");
+    text_add_string(out, "Usage: mpirun -np N rlhf-hpc [options] input.cfg\n"
+                         "       rlhf-hpc --report DIR...\n"
+                         "\n"
+                         "Fine-tunes a language model with reinforcement learning from human "
+                         "feedback, one rank a device.\n"
+                         "\n"
+                         "  -s, --set KEY=VALUE   override one setting, as in --set "
+                         "optim.learning_rate=1e-5 (repeatable)\n"
+                         "  -p, --plan            print the memory and work plan for this input "
+                         "and exit (no weights are read)\n"
+                         "  -r, --resume          continue from the newest valid checkpoint in "
+                         "run.output_dir; start afresh where\n"
+                         "                        there is none (without it an output_dir that "
+                         "holds a run is refused)\n"
+                         "      --report DIR...   read finished runs and write the report; of "
+                         "several -np, a scaling report\n"
+                         "      --bench           time the phases of this input on synthetic "
+                         "weights of its architecture\n"
+                         "  -h, --help            print this\n"
+                         "  -V, --version         print the version and what it was built with\n"
+                         "\n"
+                         "Tasks (task = \"..\" in input.cfg):");
     for (int i = 0; settings_task_names[i]; i++)
         text_format(out, " %s", settings_task_names[i]);
-    text_add_string(out,
-                    "\n"
-                    "Every setting is documented in input/reference.cfg.\n"
-                    "\n"
-                    "Exit codes: 0 done; 1 error; 2 usage or invalid input.cfg; 75 stopped early after a checkpoint:\n"
-                    "run again with --resume.\n");
+    text_add_string(out, "\n"
+                         "Every setting is documented in input/reference.cfg.\n"
+                         "\n"
+                         "Exit codes: 0 done; 1 error; 2 usage or invalid input.cfg; 75 stopped "
+                         "early after a checkpoint:\n"
+                         "run again with --resume.\n");
 }

@@ -21,6 +21,7 @@ struct options {
 int options_parse(struct options *o, int argc, char **argv);
 void options_free(struct options *o);
 
-void options_help(struct text *out); /* appends what --help prints: usage, options, tasks, exit codes */
+void options_help(
+    struct text *out); /* appends what --help prints: usage, options, tasks, exit codes */
 
 #endif

@@ -35,7 +35,12 @@ enum model_init { MODEL_INIT_WEIGHTS, MODEL_INIT_RANDOM };
 enum quantization { QUANTIZATION_INT8, QUANTIZATION_NONE };
 enum matmul_choice { MATMUL_CHOICE_LLM_INT8, MATMUL_CHOICE_DEQUANT };
 enum data_format { DATA_FORMAT_JSONL, DATA_FORMAT_TEXT, DATA_FORMAT_CSV, DATA_FORMAT_IMDB };
-enum reward_type { REWARD_TYPE_LEXICON, REWARD_TYPE_PROGRAM, REWARD_TYPE_CLASSIFIER, REWARD_TYPE_ADAPTER };
+enum reward_type {
+    REWARD_TYPE_LEXICON,
+    REWARD_TYPE_PROGRAM,
+    REWARD_TYPE_CLASSIFIER,
+    REWARD_TYPE_ADAPTER
+};
 enum kl_choice { KL_CHOICE_KL, KL_CHOICE_ABS, KL_CHOICE_MSE, KL_CHOICE_K3 };
 enum packing { PACKING_WRAPPED, PACKING_NONE };
 enum scheduler_type {
@@ -48,8 +53,8 @@ enum device_choice { DEVICE_CHOICE_AUTO, DEVICE_CHOICE_CPU, DEVICE_CHOICE_CUDA }
 enum on_nan { ON_NAN_STOP, ON_NAN_SKIP };
 
 /* Names of the enums above, in their order, NULL at the end. */
-extern const char *const settings_task_names[], *const settings_reward_names[], *const settings_kl_names[],
-    *const settings_scheduler_names[];
+extern const char *const settings_task_names[],
+    *const settings_reward_names[], *const settings_kl_names[], *const settings_scheduler_names[];
 
 struct settings_optional {
     bool set; /* false: off, value is 0 */
@@ -151,10 +156,11 @@ struct settings_run {
     char *output_dir;
     int64_t seed;
     int64_t max_steps; /* 0: one pass over the data */
-    int64_t save_steps, save_total_limit, sample_steps, eval_steps; /* 0: off; save_total_limit 0: all */
-    int64_t max_walltime;                                           /* seconds; 0: none */
-    struct settings_optional memory_limit;                          /* GiB a device */
-    int64_t threads;                                                /* a rank; 0: cores / ranks */
+    int64_t save_steps, save_total_limit, sample_steps,
+        eval_steps;                        /* 0: off; save_total_limit 0: all */
+    int64_t max_walltime;                  /* seconds; 0: none */
+    struct settings_optional memory_limit; /* GiB a device */
+    int64_t threads;                       /* a rank; 0: cores / ranks */
     enum device_choice device;
     enum on_nan on_nan;
     int64_t hang_timeout; /* seconds; 0: no watchdog */
@@ -182,8 +188,8 @@ struct settings {
  * Errors: ERR_INPUT, one line a problem, in the order of the file.
  * Ranks: local; every rank calls with the same arguments.
  */
-int settings_load(struct settings *s, const char *path, const char *text, size_t n, const char *const *overrides,
-                  int n_overrides);
+int settings_load(struct settings *s, const char *path, const char *text, size_t n,
+                  const char *const *overrides, int n_overrides);
 void settings_free(struct settings *s);
 
 /* Appends an input.cfg with every setting resolved; it loads again to equal settings. */

@@ -19,13 +19,13 @@ enum setting_type {
 struct setting_row {
     const char *path; /* dotted; in settings_reward_rows the key alone */
     enum setting_type type;
-    size_t offset;          /* in struct settings, or struct settings_reward */
-    const char *standard;   /* the default, as one would write it after --set KEY=; NULL: "" or off */
-    const char *by_task;    /* defaults of single tasks: "sft=0.05 reward=0.05"; NULL: none */
-    double min, max;        /* of numbers, inclusive */
-    bool above;             /* min itself is excluded */
-    bool filled;            /* a string that may not be "" */
-    bool number_too;        /* a string that may be written as an integer */
+    size_t offset;        /* in struct settings, or struct settings_reward */
+    const char *standard; /* the default, as one would write it after --set KEY=; NULL: "" or off */
+    const char *by_task;  /* defaults of single tasks: "sft=0.05 reward=0.05"; NULL: none */
+    double min, max;      /* of numbers, inclusive */
+    bool above;           /* min itself is excluded */
+    bool filled;          /* a string that may not be "" */
+    bool number_too;      /* a string that may be written as an integer */
     const char *const *names; /* of an enum, NULL at the end */
     unsigned required;        /* 1u << task: this task cannot do without */
     const char *example;      /* what reference.cfg shows, where the default is no use */

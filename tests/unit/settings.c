@@ -110,17 +110,19 @@ static void test_values(void **state)
 {
     (void)state;
     struct settings s;
-    const char *text = "// all kinds of values\n"
-                       "task = \"ppo\"\n"
-                       "model: { path = \"a \\\"b\\\" \\\\ c\"; matmul = \"dequant\"; }\n"
-                       "data: { path = \"d\"; prompt_tokens = [2, 8]; }\n"
-                       "lora: { target_modules = [\"q_proj\", \"v_proj\"]; }\n"
-                       "generate: { max_new_tokens = 7; stop_strings = (\"\\n\"); temperature = 1; }\n"
-                       "ppo: { score_clip = 5; target_kl = 1e-1; }\n"
-                       "optim: { max_grad_norm = \"none\"; learning_rate = 3e-6; }\n"
-                       "run: { output_dir = \"o\"; seed = 5000000000; max_walltime = \"1-02:03:04\"; hang_timeout = 0x10; }\n"
-                       "reward = ( { type = \"classifier\"; path = \"c\"; label = 1; },\n"
-                       "           { type = \"program\"; command = \"./score.py\"; weight = -0.5; } )\n";
+    const char *text =
+        "// all kinds of values\n"
+        "task = \"ppo\"\n"
+        "model: { path = \"a \\\"b\\\" \\\\ c\"; matmul = \"dequant\"; }\n"
+        "data: { path = \"d\"; prompt_tokens = [2, 8]; }\n"
+        "lora: { target_modules = [\"q_proj\", \"v_proj\"]; }\n"
+        "generate: { max_new_tokens = 7; stop_strings = (\"\\n\"); temperature = 1; }\n"
+        "ppo: { score_clip = 5; target_kl = 1e-1; }\n"
+        "optim: { max_grad_norm = \"none\"; learning_rate = 3e-6; }\n"
+        "run: { output_dir = \"o\"; seed = 5000000000; max_walltime = \"1-02:03:04\"; hang_timeout "
+        "= 0x10; }\n"
+        "reward = ( { type = \"classifier\"; path = \"c\"; label = 1; },\n"
+        "           { type = \"program\"; command = \"./score.py\"; weight = -0.5; } )\n";
     assert_int_equal(load(&s, text), 0);
     assert_string_equal(s.model.path, "a \"b\" \\ c");
     assert_int_equal(s.model.matmul, MATMUL_CHOICE_DEQUANT);
@@ -155,18 +157,21 @@ static void test_every_key_misspelt(void **state)
             if (way == 0)
                 snprintf(wrong, sizeof wrong, "%s%c", path, path[n - 1]); /* a letter twice */
             else if (way == 1)
-                snprintf(wrong, sizeof wrong, "%.*sx%s", (int)n - 1, path, path + n - 1); /* one too many */
-            else { /* two swapped */
+                snprintf(wrong, sizeof wrong, "%.*sx%s", (int)n - 1, path,
+                         path + n - 1); /* one too many */
+            else {                      /* two swapped */
                 if (n < 3 || path[n - 2] == '.' || path[n - 1] == path[n - 2])
                     continue;
-                snprintf(wrong, sizeof wrong, "%.*s%c%c", (int)n - 2, path, path[n - 1], path[n - 2]);
+                snprintf(wrong, sizeof wrong, "%.*s%c%c", (int)n - 2, path, path[n - 1],
+                         path[n - 2]);
             }
             struct text text = {0};
             text_add_string(&text, "\n");
             line_of(&text, wrong, "1");
             struct settings s;
             assert_int_equal(load(&s, text.bytes), -1);
-            snprintf(expected, sizeof expected, "input.cfg:2: %s: unknown setting; did you mean %s?\n", wrong, path);
+            snprintf(expected, sizeof expected,
+                     "input.cfg:2: %s: unknown setting; did you mean %s?\n", wrong, path);
             assert_contains(error_message(), expected);
             settings_free(&s);
             text_free(&text);
@@ -178,7 +183,8 @@ static void test_every_key_misspelt(void **state)
         text_format(&text, "reward = ( { %sx = 1; } );", key);
         struct settings s;
         assert_int_equal(load(&s, text.bytes), -1);
-        snprintf(expected, sizeof expected, "reward.0.%sx: unknown setting; did you mean reward.0.%s?", key, key);
+        snprintf(expected, sizeof expected,
+                 "reward.0.%sx: unknown setting; did you mean reward.0.%s?", key, key);
         assert_contains(error_message(), expected);
         settings_free(&s);
         text_free(&text);
@@ -194,10 +200,13 @@ static void test_unknown_names(void **state)
                  "input.cfg:6: ppo.quite_something_else: unknown setting");
     expect_error(BASE "learning_rate = 0.1;\n",
                  "input.cfg:6: learning_rate: unknown setting; did you mean optim.learning_rate?");
-    expect_error(BASE "ppo: { learning_rate = 0.1; };\n",
-                 "input.cfg:6: ppo.learning_rate: unknown setting; did you mean optim.learning_rate?");
-    expect_error(BASE "genrate: { top_k = 1; };\n", "input.cfg:6: genrate: unknown setting; did you mean generate?");
-    expect_error(BASE "rewards = ();\n", "input.cfg:6: rewards: unknown setting; did you mean reward?");
+    expect_error(
+        BASE "ppo: { learning_rate = 0.1; };\n",
+        "input.cfg:6: ppo.learning_rate: unknown setting; did you mean optim.learning_rate?");
+    expect_error(BASE "genrate: { top_k = 1; };\n",
+                 "input.cfg:6: genrate: unknown setting; did you mean generate?");
+    expect_error(BASE "rewards = ();\n",
+                 "input.cfg:6: rewards: unknown setting; did you mean reward?");
 }
 
 static const char *wrong_value(enum setting_type type)
@@ -212,7 +221,8 @@ static void test_every_key_of_wrong_type(void **state)
         for (int way = 0; way < 2; way++) {
             const struct setting_row *row = &settings_rows[i];
             struct text text = {0};
-            if (way && (row->type == SETTING_STRINGS || row->type == SETTING_STRING || row->type == SETTING_ENUM))
+            if (way && (row->type == SETTING_STRINGS || row->type == SETTING_STRING ||
+                        row->type == SETTING_ENUM))
                 continue;
             line_of(&text, row->path, way ? "\"word\"" : wrong_value(row->type));
             struct settings s;
@@ -246,7 +256,8 @@ static void test_every_ranged_key_out_of_range(void **state)
     for (int i = 0; i < settings_n_rows; i++) {
         const struct setting_row *row = &settings_rows[i];
         bool is_float = row->type == SETTING_FLOAT || row->type == SETTING_OPTIONAL;
-        bool is_int = row->type == SETTING_INT || row->type == SETTING_RANGE || row->type == SETTING_DURATION;
+        bool is_int =
+            row->type == SETTING_INT || row->type == SETTING_RANGE || row->type == SETTING_DURATION;
         if (!is_float && !is_int)
             continue;
         double step = is_float ? 1e-3 : 1;
@@ -256,8 +267,9 @@ static void test_every_ranged_key_out_of_range(void **state)
         n++;
     }
     assert_true(n > 40);
-    expect_error(BASE "optim: { learning_rate = 1e999; };", "input.cfg:6: optim.learning_rate: inf is out of range: "
-                                                           "0 to 1000");
+    expect_error(BASE "optim: { learning_rate = 1e999; };",
+                 "input.cfg:6: optim.learning_rate: inf is out of range: "
+                 "0 to 1000");
 }
 
 static void test_ranges(void **state)
@@ -266,16 +278,16 @@ static void test_ranges(void **state)
     expect_error(BASE "generate: { max_new_tokens = [4, 4]; };",
                  "input.cfg:6: generate.max_new_tokens: [4, 4] is empty: max itself is not drawn");
     expect_error(BASE "generate: { max_new_tokens = [0, 4]; };",
-                 "input.cfg:6: generate.max_new_tokens: [0, 4] is out of range: both ends at least 1, at most "
+                 "input.cfg:6: generate.max_new_tokens: [0, 4] is out of range: both ends at least "
+                 "1, at most "
                  "1000000000");
     expect_error(BASE "generate: { max_new_tokens = [1, 2, 3]; };",
-                 "input.cfg:6: generate.max_new_tokens: must be an integer or [min, max] (drawn from min .. max - 1)");
-    const char *clocks[] = {"1:2", "00:60:00", "00:00:60", "1:2:3x", "-1:00:00", "1-:00:00", "", "1:2:3:4", "a"};
+                 "input.cfg:6: generate.max_new_tokens: must be an integer or [min, max] (drawn "
+                 "from min .. max - 1)");
+    const char *clocks[] = {"1:2",      "00:60:00", "00:00:60", "1:2:3x", "-1:00:00",
+                            "1-:00:00", "",         "1:2:3:4",  "a"};
     for (size_t i = 0; i < sizeof clocks / sizeof *clocks; i++) {
         struct text text = {0};
-        text_format(&text, BASE "run: { max_walltime = \"%s\"; };", clocks[i]);
-        /* run twice: build the input anew */
-        text_clear(&text);
         text_format(&text, "run: { max_walltime = \"%s\"; };", clocks[i]);
         struct settings s;
         assert_int_equal(load(&s, text.bytes), -1);
@@ -288,69 +300,98 @@ static void test_ranges(void **state)
 static void test_missing_keys(void **state)
 {
     (void)state;
-    expect_error("", "input.cfg: task: is missing; one of \"tokenize\", \"pretrain\", \"sft\", \"reward\", \"merge\", "
+    expect_error("", "input.cfg: task: is missing; one of \"tokenize\", \"pretrain\", \"sft\", "
+                     "\"reward\", \"merge\", "
                      "\"ppo\", \"dpo\", \"generate\", \"evaluate\"");
-    expect_error("task = \"ppo\";", "input.cfg: model.path: is missing; task ppo needs it\n"
-                                    "input.cfg: data.path: is missing; task ppo needs it\n"
-                                    "input.cfg: run.output_dir: is missing; task ppo needs it\n"
-                                    "input.cfg: reward: is missing; task ppo needs at least one: reward = ( { type = .. } )");
+    expect_error(
+        "task = \"ppo\";",
+        "input.cfg: model.path: is missing; task ppo needs it\n"
+        "input.cfg: data.path: is missing; task ppo needs it\n"
+        "input.cfg: run.output_dir: is missing; task ppo needs it\n"
+        "input.cfg: reward: is missing; task ppo needs at least one: reward = ( { type = .. } )");
     expect_error("task = \"merge\"; model: { path = \"m\"; }; run: { output_dir = \"\"; };",
                  "input.cfg:1: run.output_dir: is empty; task merge needs it\n"
                  "input.cfg: model.adapter: is missing; task merge needs it");
     expect_error("task = \"pppo\";",
-                 "input.cfg:1: task: unknown name \"pppo\"; did you mean \"ppo\"? (one of \"tokenize\", \"pretrain\", "
+                 "input.cfg:1: task: unknown name \"pppo\"; did you mean \"ppo\"? (one of "
+                 "\"tokenize\", \"pretrain\", "
                  "\"sft\", \"reward\", \"merge\", \"ppo\", \"dpo\", \"generate\", \"evaluate\")");
 }
 
 static void test_all_problems_at_once_in_order_of_lines(void **state)
 {
     (void)state;
-    expect_error("task = \"ppo\";\n"
-                 "ppo:\n"
-                 "{\n"
-                 "  mini_batch_size = 7;\n"
-                 "  cliprage = 0.2;\n"
-                 "  gamma = 2.0;\n"
-                 "};\n"
-                 "model: { path = 3; quantization = \"int4\"; };\n"
-                 "generate: { min_new_tokens = 16; };\n",
-                 "input.cfg:4: ppo.mini_batch_size: 7 does not divide ppo.batch_size = 256\n"
-                 "input.cfg:5: ppo.cliprage: unknown setting; did you mean ppo.cliprange?\n"
-                 "input.cfg:6: ppo.gamma: 2 is out of range: 0 to 1\n"
-                 "input.cfg:8: model.path: must be a string, not an integer\n"
-                 "input.cfg:8: model.quantization: unknown name \"int4\"; did you mean \"int8\"? (one of \"int8\", \"none\")\n"
-                 "input.cfg:9: generate.min_new_tokens: 16 exceeds the longest response of generate.max_new_tokens, 15\n"
-                 "input.cfg: data.path: is missing; task ppo needs it\n"
-                 "input.cfg: run.output_dir: is missing; task ppo needs it\n"
-                 "input.cfg: reward: is missing; task ppo needs at least one: reward = ( { type = .. } )");
+    expect_error(
+        "task = \"ppo\";\n"
+        "ppo:\n"
+        "{\n"
+        "  mini_batch_size = 7;\n"
+        "  cliprage = 0.2;\n"
+        "  gamma = 2.0;\n"
+        "};\n"
+        "model: { path = 3; quantization = \"int4\"; };\n"
+        "generate: { min_new_tokens = 16; };\n",
+        "input.cfg:4: ppo.mini_batch_size: ppo.mini_batch_size = 7 does not divide ppo.batch_size "
+        "= 256\n"
+        "input.cfg:5: ppo.cliprage: unknown setting; did you mean ppo.cliprange?\n"
+        "input.cfg:6: ppo.gamma: 2 is out of range: 0 to 1\n"
+        "input.cfg:8: model.path: must be a string, not an integer\n"
+        "input.cfg:8: model.quantization: unknown name \"int4\"; did you mean \"int8\"? (one of "
+        "\"int8\", \"none\")\n"
+        "input.cfg:9: generate.min_new_tokens: 16 exceeds the longest response of "
+        "generate.max_new_tokens, 15\n"
+        "input.cfg: data.path: is missing; task ppo needs it\n"
+        "input.cfg: run.output_dir: is missing; task ppo needs it\n"
+        "input.cfg: reward: is missing; task ppo needs at least one: reward = ( { type = .. } )");
+}
+
+static void test_long_reports_are_cut_at_a_line(void **state)
+{
+    (void)state;
+    struct text text = {0};
+    for (int i = 0; i < 1000; i++)
+        text_format(&text, "unknown_%d = 1;\n", i);
+    struct settings s;
+    assert_int_equal(load(&s, text.bytes), -1);
+    assert_contains(error_message(), "input.cfg:100: unknown_99: unknown setting\n");
+    assert_string_equal(strrchr(error_message(), '\n'), "\n.. and more");
+    settings_free(&s);
+    text_free(&text);
 }
 
 static void test_contradictions(void **state)
 {
     (void)state;
-    expect_error(BASE "ppo: { batch_size = 8; };",
-                 "input.cfg:6: ppo.batch_size: 16 exceeds ppo.batch_size = 8");
-    expect_error(BASE "ppo: { mini_batch_size = 512; };",
-                 "input.cfg:6: ppo.mini_batch_size: 512 exceeds ppo.batch_size = 256");
-    expect_error(BASE "ppo: { early_stopping = true; };", "input.cfg:6: ppo.early_stopping: needs ppo.target_kl");
+    expect_error(
+        BASE "ppo: { batch_size = 8; };",
+        "input.cfg:6: ppo.batch_size: ppo.mini_batch_size = 16 exceeds ppo.batch_size = 8");
+    expect_error(
+        BASE "ppo: { mini_batch_size = 512; };",
+        "input.cfg:6: ppo.mini_batch_size: ppo.mini_batch_size = 512 exceeds ppo.batch_size = 256");
+    expect_error(BASE "ppo: { early_stopping = true; };",
+                 "input.cfg:6: ppo.early_stopping: needs ppo.target_kl");
     expect_error(BASE "run: {};", "input.cfg:6: duplicate setting name");
 }
 
 static void test_rewards(void **state)
 {
     (void)state;
-    const char *head = "task = \"ppo\"; model: { path = \"m\"; }; data: { path = \"d\"; }; run: { output_dir = \"o\"; };\n";
+    const char *head = "task = \"ppo\"; model: { path = \"m\"; }; data: { path = \"d\"; }; run: { "
+                       "output_dir = \"o\"; };\n";
     static const struct {
         const char *reward, *message;
     } cases[] = {
-        {"reward = 3;", "input.cfg:2: reward: must be a list of groups: reward = ( { type = .. }, { .. } )\n"
-                        "input.cfg: reward: is missing; task ppo needs at least one: reward = ( { type = .. } )"},
+        {"reward = 3;",
+         "input.cfg:2: reward: must be a list of groups: reward = ( { type = .. }, { .. } )\n"
+         "input.cfg: reward: is missing; task ppo needs at least one: reward = ( { type = .. } )"},
         {"reward = ( 3 );", "input.cfg:2: reward.0: must be a group { type = ..; .. }\n"
                             "input.cfg: reward.0.type: is missing; task ppo needs it"},
-        {"reward = ( { type = \"program\"; } );", "input.cfg:2: reward.0.command: is missing; a program needs it"},
+        {"reward = ( { type = \"program\"; } );",
+         "input.cfg:2: reward.0.command: is missing; a program needs it"},
         {"reward = ( { type = \"classifier\"; weight = \"x\"; path = \"p\"; } );",
          "input.cfg:2: reward.0.weight: must be a number, not a string"},
-        {"reward = ( { type = \"lexicon\"; path = \"p\"; }, { type = \"lexicon\"; path = \"q\"; } );",
+        {"reward = ( { type = \"lexicon\"; path = \"p\"; }, { type = \"lexicon\"; path = \"q\"; } "
+         ");",
          "input.cfg:2: reward.1.name: \"lexicon\" is the name of reward.0 too: give each its own"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -362,7 +403,8 @@ static void test_rewards(void **state)
     struct text many = {0};
     text_format(&many, "%sreward = (", head);
     for (int i = 0; i < 17; i++)
-        text_format(&many, "%s{ type = \"lexicon\"; path = \"p\"; name = \"r%d\"; }", i ? ", " : "", i);
+        text_format(&many, "%s{ type = \"lexicon\"; path = \"p\"; name = \"r%d\"; }", i ? ", " : "",
+                    i);
     text_add_string(&many, ");");
     expect_error(many.bytes, "input.cfg:2: reward: more than 16 rewards");
     text_free(&many);
@@ -372,12 +414,13 @@ static void test_overrides(void **state)
 {
     (void)state;
     struct settings s;
-    const char *overrides[] = {"ppo.batch_size=64",        "ppo.batch_size=32", "run.output_dir=/tmp/a b=c",
-                               "data.path=\"quoted\"",     "optim.learning_rate=1e-5",
-                               "data.prompt_tokens=[2,9]", "reward.0.weight=2", "reward.1.type=program",
-                               "reward.1.command=cat; x",  "model.adapter=12",  "ppo.kl_penalty=k3",
-                               "lora.target_modules=q",    "ppo.adap_kl_ctrl=false",
-                               "run.max_walltime=00:30:00", "optim.max_grad_norm=none", "data.text_field=true"};
+    const char *overrides[] = {
+        "ppo.batch_size=64",      "ppo.batch_size=32",         "run.output_dir=/tmp/a b=c",
+        "data.path=\"quoted\"",   "optim.learning_rate=1e-5",  "data.prompt_tokens=[2,9]",
+        "reward.0.weight=2",      "reward.1.type=program",     "reward.1.command=cat; x",
+        "model.adapter=12",       "ppo.kl_penalty=k3",         "lora.target_modules=q",
+        "ppo.adap_kl_ctrl=false", "run.max_walltime=00:30:00", "optim.max_grad_norm=none",
+        "data.text_field=true"};
     int n = sizeof overrides / sizeof *overrides;
     error_clear();
     assert_int_equal(settings_load(&s, "input.cfg", BASE, strlen(BASE), overrides, n), 0);
@@ -405,23 +448,34 @@ static void test_overrides(void **state)
 static void test_override_errors(void **state)
 {
     (void)state;
-    expect_override_error("ppo.batch_sze=64", "--set ppo.batch_sze=64: unknown setting; did you mean ppo.batch_size?");
-    expect_override_error("ppo.batch_size=abc", "--set ppo.batch_size=abc: must be an integer, not a string");
-    expect_override_error("ppo.batch_size=", "--set ppo.batch_size=: must be an integer, not a string");
-    expect_override_error("ppo.batch_size=0", "--set ppo.batch_size=0: 0 is out of range: at least 1");
-    expect_override_error("ppo.batch_size=1; x = 2", "--set ppo.batch_size=1; x = 2: must be an integer, not a string");
-    expect_override_error("ppo.batch_size", "--set ppo.batch_size: must be KEY=VALUE, as in ppo.batch_size=64");
+    expect_override_error("ppo.batch_sze=64",
+                          "--set ppo.batch_sze=64: unknown setting; did you mean ppo.batch_size?");
+    expect_override_error("ppo.batch_size=abc",
+                          "--set ppo.batch_size=abc: must be an integer, not a string");
+    expect_override_error("ppo.batch_size=",
+                          "--set ppo.batch_size=: must be an integer, not a string");
+    expect_override_error("ppo.batch_size=0",
+                          "--set ppo.batch_size=0: 0 is out of range: at least 1");
+    expect_override_error("ppo.batch_size=1; x = 2",
+                          "--set ppo.batch_size=1; x = 2: must be an integer, not a string");
+    expect_override_error("ppo.batch_size",
+                          "--set ppo.batch_size: must be KEY=VALUE, as in ppo.batch_size=64");
     expect_override_error("=3", "--set =3: must be KEY=VALUE, as in ppo.batch_size=64");
     expect_override_error("ppo=3", "--set ppo=3: set its keys one by one, as in ppo.batch_size=64");
-    expect_override_error("reward.2.weight=3", "--set reward.2.weight=3: there are 1 rewards, counted from 0");
+    expect_override_error("reward.2.weight=3",
+                          "--set reward.2.weight=3: there are 1 rewards, counted from 0");
     expect_override_error("reward.0.wight=3",
                           "--set reward.0.wight=3: unknown setting; did you mean reward.0.weight?");
-    expect_override_error("reward.x.weight=3",
-                          "--set reward.x.weight=3: must be reward.N.KEY with N from 0, as in reward.0.weight");
-    expect_override_error("lora.target_modules=[a", "--set lora.target_modules=[a: syntax error in the value");
+    expect_override_error(
+        "reward.x.weight=3",
+        "--set reward.x.weight=3: must be reward.N.KEY with N from 0, as in reward.0.weight");
+    expect_override_error("lora.target_modules=[a",
+                          "--set lora.target_modules=[a: syntax error in the value");
     expect_override_error("ppo.mini_batch_size=24",
-                          "--set ppo.mini_batch_size=24: 24 does not divide ppo.batch_size = 256");
-    expect_override_error("run.seed=99999999999999999999", "--set run.seed=99999999999999999999: must be an integer, not a string");
+                          "--set ppo.mini_batch_size=24: ppo.mini_batch_size = 24 does not divide "
+                          "ppo.batch_size = 256");
+    expect_override_error("run.seed=99999999999999999999",
+                          "--set run.seed=99999999999999999999: must be an integer, not a string");
 }
 
 static void test_syntax_errors(void **state)
@@ -466,10 +520,12 @@ static void test_scan_marks_long_integers(void **state)
     (void)state;
     struct text out = {0};
     int line;
-    const char *what, *in = "a = 5000000000; b = -3000000000; c = 5L; d = 1e-5; e9999999999 = \"9999999999\"; # 9999999999";
+    const char *what, *in = "a = 5000000000; b = -3000000000; c = 5L; d = 1e-5; e9999999999 = "
+                            "\"9999999999\"; # 9999999999";
     assert_int_equal(settings_scan(&out, in, strlen(in), &line, &what), 0);
-    assert_string_equal(out.bytes, "a = 5000000000L; b = -3000000000L; c = 5L; d = 1e-5; e9999999999 = "
-                                   "\"9999999999\"; # 9999999999");
+    assert_string_equal(out.bytes,
+                        "a = 5000000000L; b = -3000000000L; c = 5L; d = 1e-5; e9999999999 = "
+                        "\"9999999999\"; # 9999999999");
     text_free(&out);
 }
 
@@ -523,7 +579,8 @@ static void test_reference_holds_every_key_once(void **state)
     for (int i = 0; i < settings_n_rows; i++) {
         const char *dot = strchr(settings_rows[i].path, '.');
         char line[160];
-        snprintf(line, sizeof line, "\n%s%s = ", dot ? "    " : "", dot ? dot + 1 : settings_rows[i].path);
+        snprintf(line, sizeof line, "\n%s%s = ", dot ? "    " : "",
+                 dot ? dot + 1 : settings_rows[i].path);
         assert_contains(expected.bytes, line);
         assert_true(strlen(settings_rows[i].doc) > 10);
     }
@@ -537,7 +594,8 @@ static void test_reference_holds_every_key_once(void **state)
         fail_msg("%s", error_message());
     /* its values are the defaults: only the examples differ */
     const char *overrides[] = {"model.path=input/tiny", "data.path=input/tiny/prompts.jsonl",
-                               "run.output_dir=out/reference", "reward.0.path=input/tiny/lexicon.tsv"};
+                               "run.output_dir=out/reference",
+                               "reward.0.path=input/tiny/lexicon.tsv"};
     error_clear();
     assert_int_equal(settings_load(&defaults, "input.cfg", BASE, strlen(BASE), overrides, 4), 0);
     struct text a = {0}, b = {0};
@@ -585,6 +643,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_ranges),
         cmocka_unit_test(test_missing_keys),
         cmocka_unit_test(test_all_problems_at_once_in_order_of_lines),
+        cmocka_unit_test(test_long_reports_are_cut_at_a_line),
         cmocka_unit_test(test_contradictions),
         cmocka_unit_test(test_rewards),
         cmocka_unit_test(test_overrides),
