@@ -148,3 +148,19 @@ void block_backward(struct model *m, int i, const struct model_pass *pass)
     else
         ops->norm_backward(m->be, m->dx, m->dn1, NULL, m->x[i], &l->norm1, NULL, H, g, &m->batch.b);
 }
+
+void block_add_trainables(struct model *m)
+{
+    for (int i = 0; i < arch_tensors(m->arch); i++) {
+        struct arch_tensor t;
+        arch_tensor(&t, m->arch, i);
+        int64_t offset = trainable_add(&m->trainable, t.shape[0], t.n_dims == 2 ? t.shape[1] : 1, "%s", t.name);
+        struct layer *l = &m->layer[t.layer];
+        struct norm *n = t.role == ROLE_ATTN_NORM ? &l->norm1 : t.role == ROLE_MLP_NORM ? &l->norm2 : &m->final;
+        struct linear *w = t.role == ROLE_EMBEDDING ? &m->embedding : t.role == ROLE_HEAD ? &m->head : &l->linear[t.slot];
+        bool is_norm = t.role == ROLE_ATTN_NORM || t.role == ROLE_MLP_NORM || t.role == ROLE_FINAL_NORM;
+        int64_t *at = is_norm ? (t.bias ? &n->offset_bias : &n->offset_weight)
+                              : (t.bias ? &w->offset_bias : &w->offset_weight);
+        *at = offset;
+    }
+}

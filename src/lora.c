@@ -13,13 +13,13 @@ int lora_attach(struct model *m, const struct peft_config *config, uint64_t seed
     double scale = config->lora_alpha / (config->use_rslora ? sqrt((double)config->r) : (double)config->r);
     int n_attached = 0;
     for (int i = 0; i < arch->layers; i++) {
-        for (int j = 0; j < ARCH_LINEARS; j++) {
+        for (int j = 0; j < ARCH_LINEARS_MAX; j++) {
             struct linear *l = &m->layer[i].linear[j];
             char module[160];
             if (!l->out)
                 continue;
-            arch_module_name(module, sizeof module, arch, i, j);
-            int match = peft_match(config, arch, j, module);
+            arch_module_name(module, sizeof module, arch, i, (enum arch_slot)j);
+            int match = peft_match(config, arch, (enum arch_slot)j, module);
             if (match < 0)
                 return -1;
             if (!match)
@@ -38,7 +38,7 @@ int lora_attach(struct model *m, const struct peft_config *config, uint64_t seed
     if (n_attached)
         return 0;
     struct text names = {0};
-    for (int j = 0; j < ARCH_LINEARS; j++)
+    for (int j = 0; j < ARCH_LINEARS_MAX; j++)
         if (arch->linear[j].out)
             text_format(&names, " %s", arch->linear[j].module);
     error_set(ERR_INPUT, "lora.target_modules: no linear layer of the model matches; its layers have:%s", text_string(&names));
@@ -61,7 +61,7 @@ void lora_init(struct model *m, uint64_t seed)
 {
     const struct arch *arch = m->arch;
     for (int i = 0; i < arch->layers; i++)
-        for (int j = 0; j < ARCH_LINEARS; j++) {
+        for (int j = 0; j < ARCH_LINEARS_MAX; j++) {
             struct linear *l = &m->layer[i].linear[j];
             struct lora *lora = l->adapter[0];
             if (!l->out || !lora)

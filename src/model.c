@@ -6,6 +6,7 @@
 #include "error.h"
 #include "fmath.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,12 +39,12 @@ void model_init(struct model *m, const struct arch *arch, struct backend *be, co
                                       .head_dim = arch->head_dim,
                                       .rotary_dims = arch->rotary_dims,
                                       .max_positions = arch->max_positions,
-                                      .layout = arch->qkv_layout,
+                                      .layout = arch->qkv,
                                       .scale = (float)(1.0 / sqrt((double)arch->head_dim))};
     linear_describe(m, &m->embedding, arch->vocab, arch->hidden, o->file_dtype);
     linear_describe(m, &m->head, arch->vocab, arch->hidden, o->file_dtype);
     for (int i = 0; i < arch->layers; i++)
-        for (int j = 0; j < ARCH_LINEARS; j++)
+        for (int j = 0; j < ARCH_LINEARS_MAX; j++)
             if (arch->linear[j].out)
                 linear_describe(m, &m->layer[i].linear[j], arch->linear[j].out, arch->linear[j].in, o->dtype);
     if (m->train_all)
@@ -84,7 +85,7 @@ static void layout_linear(struct model *m, struct linear *l, struct arena *a, en
 
 static void layout_norm(struct model *m, struct norm *n, struct arena *a)
 {
-    bool bias = m->arch->norm == NORM_LAYER;
+    bool bias = m->arch->norm_bias;
     n->kind = m->arch->norm;
     n->eps = m->arch->norm_eps;
     if (m->train_all) {
@@ -105,7 +106,7 @@ static void layout_weights(struct model *m, struct arena *a)
         struct layer *l = &m->layer[i];
         layout_norm(m, &l->norm1, a);
         layout_norm(m, &l->norm2, a);
-        for (int j = 0; j < ARCH_LINEARS; j++) {
+        for (int j = 0; j < ARCH_LINEARS_MAX; j++) {
             if (!l->linear[j].out)
                 continue;
             layout_linear(m, &l->linear[j], a, MEM_WEIGHTS, arch->linear[j].bias);
@@ -210,6 +211,25 @@ void model_layout(struct model *m, struct arena *a, const struct model_shape *sh
         m->be->ops->workspace_set(m->be, m->workspace, bytes);
 }
 
+/* Angle per position of rotary pair j. Scalings: SPEC section 6 (Llama 3: wavelengths between P0/low and P0/high blend). */
+static double rope_frequency(const struct arch *arch, int j)
+{
+    const struct arch_rope *r = &arch->rope;
+    double inv = math_pow(r->theta, -2.0 * j / arch->rotary_dims);
+    if (r->scaling == ROPE_LINEAR)
+        return inv / r->factor;
+    if (r->scaling == ROPE_LLAMA3) {
+        double turns = r->original_max_positions * inv / 6.283185307179586;
+        if (turns < r->low_freq_factor)
+            return inv / r->factor;
+        if (turns > r->high_freq_factor)
+            return inv;
+        double smooth = (turns - r->low_freq_factor) / (r->high_freq_factor - r->low_freq_factor);
+        return (1 - smooth) * inv / r->factor + smooth * inv;
+    }
+    return inv;
+}
+
 void model_fill_tables(struct model *m)
 {
     const struct arch *arch = m->arch;
@@ -218,7 +238,7 @@ void model_fill_tables(struct model *m)
     CHECK(c, "out of memory");
     for (int p = 0; p < arch->max_positions; p++) {
         for (int j = 0; j < half; j++) {
-            double angle = p * arch_rope_frequency(arch, j);
+            double angle = p * rope_frequency(arch, j);
             c[j] = (float)math_cos(angle);
             s[j] = (float)math_sin(angle);
         }
@@ -329,7 +349,7 @@ int model_backward_rows(struct model *m, const struct head_rows *rows, float tem
 void model_refresh(struct model *m)
 {
     for (int i = 0; i < m->arch->layers; i++)
-        for (int j = 0; j < ARCH_LINEARS; j++) {
+        for (int j = 0; j < ARCH_LINEARS_MAX; j++) {
             struct linear *l = &m->layer[i].linear[j];
             if (l->out && (l->master || l->adapter[0]))
                 m->be->ops->linear_refresh(m->be, l);

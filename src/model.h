@@ -23,8 +23,8 @@ struct model_shape {
 
 struct layer {
     struct norm norm1, norm2;
-    struct linear linear[ARCH_LINEARS];
-    struct lora lora[ARCH_LINEARS];
+    struct linear linear[ARCH_LINEARS_MAX];
+    struct lora lora[ARCH_LINEARS_MAX];
     struct kv_cache cache;
 };
 

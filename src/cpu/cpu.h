@@ -10,12 +10,16 @@
 
 #include <math.h>
 #include <string.h>
+#if defined __AVX512F__ || defined __FMA__
+#include <immintrin.h>
+#endif
 
 #define CPU_JOIN2(name, isa) name##_##isa
-#define CPU_JOIN(name, isa) CPU_JOIN2(name, isa)
-#define CPU(name) CPU_JOIN(name, CPU_ISA)
+#define CPU_JOIN(name, isa)  CPU_JOIN2(name, isa)
+#define CPU(name)            CPU_JOIN(name, CPU_ISA)
 
-enum { LANES = 16, K_BLOCK = 512 };
+/* PARALLEL_MIN: elements below which an operation stays on one thread. */
+enum { LANES = 16, K_BLOCK = 512, PARALLEL_MIN = 16384 };
 
 struct cpu_region {
     void *p;
@@ -36,42 +40,155 @@ static inline struct cpu_state *cpu_state(const struct backend *be)
     return be->state;
 }
 
-/* A vector of 16 floats. The compiler makes one, two or sixteen registers of it. */
-typedef float v16 __attribute__((vector_size(64)));
-typedef int32_t i16x32 __attribute__((vector_size(64)));
+/* A thread's scratch of an operation: part number `thread` of equal parts of bytes each, from the workspace's start. An
+ * operation may use the whole workspace; nothing in it outlives the operation. */
+static inline float *cpu_scratch(const struct backend *be, int thread, size_t bytes)
+{
+    const struct cpu_state *state = cpu_state(be);
+    const size_t part = (bytes + 63) / 64 * 64;
+    CHECK(part * ((size_t)thread + 1) <= state->workspace_bytes,
+          "workspace of %zu bytes, %zu needed by thread %d", state->workspace_bytes,
+          part * ((size_t)thread + 1), thread);
+    return (float *)(void *)(state->workspace + part * (size_t)thread);
+}
+
+/* vec: the machine's own vector of floats. This is the one place that names instruction sets; all operations are lane by
+ * lane, so their bits are the same in each. v16: 16 floats, as many vec as hold them. (One vector type of 64 bytes would
+ * live in memory wherever registers are shorter.) */
+#if defined __AVX512F__
+#define VECTOR_BYTES     64
+#define VEC_FMA(a, b, c) ((vec)_mm512_fmadd_ps(a, b, c))
+#elif defined __FMA__
+#define VECTOR_BYTES     32
+#define VEC_FMA(a, b, c) ((vec)_mm256_fmadd_ps(a, b, c))
+#else
+#define VECTOR_BYTES 16
+#define VEC_FMA(a, b, c)                                                                           \
+    ((vec){fmaf((a)[0], (b)[0], (c)[0]), fmaf((a)[1], (b)[1], (c)[1]),                             \
+           fmaf((a)[2], (b)[2], (c)[2]), fmaf((a)[3], (b)[3], (c)[3])})
+#endif
+
+enum { VECTORS = 64 / VECTOR_BYTES, VECTOR_LANES = VECTOR_BYTES / 4 };
+
+typedef float vec __attribute__((vector_size(VECTOR_BYTES)));
+typedef int32_t ivec __attribute__((vector_size(VECTOR_BYTES)));
+typedef float vec_anywhere __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
+
+static inline vec vec_all(float a)
+{
+    return a - (vec){0};
+}
+
+/* a where the mask (all bits of a lane set) says so, else b */
+static inline vec vec_select(ivec mask, vec a, vec b)
+{
+    return (vec)((mask & (ivec)a) | (~mask & (ivec)b));
+}
+
+typedef struct {
+    vec part[VECTORS];
+} v16;
+
+/* For each part i of a v16. */
+#define V16_PARTS(i) _Pragma("GCC unroll 4") for (int i = 0; i < VECTORS; i++)
 
 static inline v16 v16_load(const float *p)
 {
     v16 x;
-    memcpy(&x, p, sizeof x);
+    V16_PARTS(i)
+    {
+        x.part[i] = *(const vec_anywhere *)(p + i * VECTOR_LANES);
+    }
     return x;
 }
 
 static inline void v16_store(float *p, v16 x)
 {
-    memcpy(p, &x, sizeof x);
+    V16_PARTS(i)
+    {
+        *(vec_anywhere *)(p + i * VECTOR_LANES) = x.part[i];
+    }
+}
+
+/* The first n < 16 of p, then zeros. */
+static inline v16 v16_load_part(const float *p, int n)
+{
+    float x[LANES] = {0};
+    memcpy(x, p, (size_t)n * sizeof *p);
+    return v16_load(x);
+}
+
+static inline void v16_store_part(float *p, v16 x, int n)
+{
+    float y[LANES];
+    v16_store(y, x);
+    memcpy(p, y, (size_t)n * sizeof *p);
 }
 
 static inline v16 v16_all(float a)
 {
-    return (v16){a, a, a, a, a, a, a, a, a, a, a, a, a, a, a, a};
+    v16 x;
+    V16_PARTS(i)
+    {
+        x.part[i] = vec_all(a);
+    }
+    return x;
 }
 
-/* a * b + c, fused, lane by lane */
+static inline v16 v16_add(v16 a, v16 b)
+{
+    V16_PARTS(i)
+    {
+        a.part[i] += b.part[i];
+    }
+    return a;
+}
+
+static inline v16 v16_sub(v16 a, v16 b)
+{
+    V16_PARTS(i)
+    {
+        a.part[i] -= b.part[i];
+    }
+    return a;
+}
+
+static inline v16 v16_mul(v16 a, v16 b)
+{
+    V16_PARTS(i)
+    {
+        a.part[i] *= b.part[i];
+    }
+    return a;
+}
+
+/* a * b + c, fused */
 static inline v16 v16_fma(v16 a, v16 b, v16 c)
 {
-    v16 y;
-    for (int i = 0; i < LANES; i++)
-        y[i] = fmaf(a[i], b[i], c[i]);
-    return y;
+    V16_PARTS(i)
+    {
+        c.part[i] = VEC_FMA(a.part[i], b.part[i], c.part[i]);
+    }
+    return c;
+}
+
+/* a > b ? a : b, lane by lane */
+static inline v16 v16_greater(v16 a, v16 b)
+{
+    V16_PARTS(i)
+    {
+        a.part[i] = vec_select(a.part[i] > b.part[i], a.part[i], b.part[i]);
+    }
+    return a;
 }
 
 /* The fixed tree of 16 lanes: halves are added to halves. */
 static inline float v16_sum(v16 x)
 {
-    float s[8], t[4];
+    float a[LANES], s[8], t[4];
+    v16_store(a, x);
     for (int i = 0; i < 8; i++)
-        s[i] = x[i] + x[i + 8];
+        s[i] = a[i] + a[i + 8];
     for (int i = 0; i < 4; i++)
         t[i] = s[i] + s[i + 4];
     return (t[0] + t[2]) + (t[1] + t[3]);
@@ -79,9 +196,11 @@ static inline float v16_sum(v16 x)
 
 static inline float v16_max(v16 x)
 {
-    float m = x[0];
+    float a[LANES];
+    v16_store(a, x);
+    float m = a[0];
     for (int i = 1; i < LANES; i++)
-        m = x[i] > m ? x[i] : m;
+        m = a[i] > m ? a[i] : m;
     return m;
 }
 
@@ -100,10 +219,39 @@ static inline float fast_exp(float x)
     p = fmaf(p, r, 1.6666665459e-1f);
     p = fmaf(p, r, 5.0000001201e-1f);
     float y = fmaf(p, r * r, r) + 1.0f;
-    int32_t bits = ((int32_t)n + 127) << 23;
+    uint32_t bits = (uint32_t)((int32_t)n + 127) << 23;
     float scale;
     memcpy(&scale, &bits, 4);
     return x < -87.3f ? 0.0f : y * scale;
+}
+
+/* fast_exp of each lane: the same operations, so the same bits. */
+static inline vec vec_exp(vec x)
+{
+    const vec high = vec_all(88.7f), low = vec_all(-87.3f), magic = vec_all(12582912.0f);
+    vec held = vec_select(x > high, high, vec_select(x < low, low, x));
+    vec n = VEC_FMA(held, vec_all(1.44269504f), magic) - magic;
+    vec r = VEC_FMA(n, vec_all(-0.693359375f), held);
+    r = VEC_FMA(n, vec_all(2.12194440e-4f), r);
+    vec p = vec_all(1.9875691500e-4f);
+    p = VEC_FMA(p, r, vec_all(1.3981999507e-3f));
+    p = VEC_FMA(p, r, vec_all(8.3334519073e-3f));
+    p = VEC_FMA(p, r, vec_all(4.1665795894e-2f));
+    p = VEC_FMA(p, r, vec_all(1.6666665459e-1f));
+    p = VEC_FMA(p, r, vec_all(5.0000001201e-1f));
+    vec square = r * r;
+    vec y = VEC_FMA(p, square, r) + vec_all(1.0f);
+    vec scale = (vec)((__builtin_convertvector(n, ivec) + 127) << 23);
+    return (vec)((ivec)(y * scale) & ~(x < low));
+}
+
+static inline v16 v16_exp(v16 x)
+{
+    V16_PARTS(i)
+    {
+        x.part[i] = vec_exp(x.part[i]);
+    }
+    return x;
 }
 
 #endif
