@@ -14,7 +14,9 @@
 
 #include "error.h"
 #include "file.h"
+#include "kl.h"
 #include "nearest.h"
+#include "schedule.h"
 #include "settings.h"
 #include "settings_scan.h"
 #include "settings_table.h"
@@ -610,6 +612,20 @@ static void test_reference_holds_every_key_once(void **state)
     settings_free(&defaults);
 }
 
+static void test_names_are_those_of_the_algorithms(void **state)
+{
+    (void)state;
+    int n_kl, n_schedules, n = 0;
+    kl_table(&n_kl);
+    schedule_table(&n_schedules);
+    for (; settings_kl_names[n]; n++)
+        assert_non_null(kl_find(settings_kl_names[n]));
+    assert_int_equal(n, n_kl);
+    for (n = 0; settings_scheduler_names[n]; n++)
+        assert_non_null(schedule_find(settings_scheduler_names[n]));
+    assert_int_equal(n, n_schedules);
+}
+
 static void test_nearest(void **state)
 {
     (void)state;
@@ -653,6 +669,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_scan_marks_long_integers),
         cmocka_unit_test(test_written_settings_load_to_equal),
         cmocka_unit_test(test_reference_holds_every_key_once),
+        cmocka_unit_test(test_names_are_those_of_the_algorithms),
         cmocka_unit_test(test_nearest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
