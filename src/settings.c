@@ -413,6 +413,12 @@ static void check_together(struct loader *l)
         clash(l, "ppo.early_stopping", "needs ppo.target_kl");
     if (s->ppo.use_score_norm && !s->ppo.use_score_scaling)
         clash(l, "ppo.use_score_norm", "needs ppo.use_score_scaling = true");
+    if (s->ppo.missing_eos_penalty.set && s->generate.ignore_eos)
+        clash(l, "ppo.missing_eos_penalty", "needs generate.ignore_eos = false");
+    if (s->optim.warmup_steps > 0 && s->optim.lr_scheduler_type == SCHEDULER_CONSTANT)
+        clash(l, "optim.warmup_steps",
+              "optim.lr_scheduler_type = \"constant\" takes no warm-up; use "
+              "\"constant_with_warmup\"");
     if (s->run.eval_steps > 0 && !*s->data.eval_path)
         clash(l, "run.eval_steps", "needs data.eval_path");
     if (l->task_known && s->task == TASK_EVALUATE && !s->evaluate.texts && !s->evaluate.responses)

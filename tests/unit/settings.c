@@ -372,6 +372,13 @@ static void test_contradictions(void **state)
         "input.cfg:6: ppo.mini_batch_size: ppo.mini_batch_size = 512 exceeds ppo.batch_size = 256");
     expect_error(BASE "ppo: { early_stopping = true; };",
                  "input.cfg:6: ppo.early_stopping: needs ppo.target_kl");
+    expect_error(BASE "ppo: { missing_eos_penalty = 1.0; };",
+                 "input.cfg:6: ppo.missing_eos_penalty: needs generate.ignore_eos = false");
+    expect_error(BASE "optim: { warmup_steps = 3; };",
+                 "input.cfg:6: optim.warmup_steps: optim.lr_scheduler_type = \"constant\" takes no "
+                 "warm-up; use "
+                 "\"constant_with_warmup\"");
+    expect_override_error("run.eval_steps=5", "--set run.eval_steps=5: needs data.eval_path");
     expect_error(BASE "run: {};", "input.cfg:6: duplicate setting name");
 }
 
