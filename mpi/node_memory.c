@@ -37,7 +37,7 @@ static int64_t number_in(const char *path, const char *name)
     return found;
 }
 
-/* The smallest memory limit of this process's control group (version 2) and those around it. */
+/* The smallest memory limit of this process's control group (version 2) and of those around it. */
 static int64_t group_limit(void)
 {
     FILE *f = fopen("/proc/self/cgroup", "r");
@@ -46,14 +46,13 @@ static int64_t group_limit(void)
     while (f && fgets(line, sizeof line, f)) {
         if (strncmp(line, "0::/", 4) != 0)
             continue;
-        line[strcspn(line, "\n")] = 0;
-        for (char *end = line + strlen(line); end > line + 2; end = strrchr(line + 3, '/')) {
+        char *group = line + 3, *end = group + strcspn(group, "\n");
+        while (end) {
             *end = 0;
-            snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", line + 3);
+            snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group);
             int64_t limit = number_in(path, "");
             least = limit < least ? limit : least;
-            if (!strchr(line + 3, '/'))
-                break;
+            end = strrchr(group, '/');
         }
     }
     if (f)

@@ -3,8 +3,8 @@
  * What is hard about it: HDF5's collective calls hang if one rank fails alone. So rank 0 makes the file by itself, with
  * the space of every dataset allocated; then all ranks open it together and only fill in raw data, independently, which
  * leaves no metadata to agree about. A share is a contiguous slab, written and read in pieces that MPI can count.
- * Nothing in the file depends on time or on the number of ranks. Neither
- * driver used takes file locks, which cluster file systems often lack.
+ * Nothing in the file depends on time or on the number of ranks. Neither driver in use takes file locks, which cluster
+ * file systems often lack.
  */
 #include "state_file.h"
 
@@ -152,6 +152,11 @@ static int64_t share(const struct checkpoint_item *item, int rank, int size, int
     return rank * each + (rank < more ? rank : more);
 }
 
+static char *element(const struct checkpoint_item *item, int64_t i)
+{
+    return item->data ? (char *)item->data + (size_t)i * type_bytes(item->type) : NULL;
+}
+
 /* Moves elements [first, first + n) of a dataset to or from memory, in pieces of at most piece_bytes. */
 static int move_slab(const char *path, const char *name, hid_t set, enum checkpoint_type type,
                      void *data, int64_t first, int64_t n, size_t piece_bytes, bool writing)
@@ -263,8 +268,7 @@ int state_file_fill(struct comm *c, const char *path, const struct checkpoint_it
             rc = -1;
             break;
         }
-        rc = move_slab(path, items[i].name, set, items[i].type,
-                       (char *)items[i].data + (size_t)first * type_bytes(items[i].type), first,
+        rc = move_slab(path, items[i].name, set, items[i].type, element(&items[i], first), first,
                        count, c->chunk_bytes, true);
         H5Dclose(set);
     }
@@ -289,8 +293,7 @@ static int verify_item(const char *path, hid_t file, const struct checkpoint_ite
         int64_t k = n - done < most ? n - done : most;
         rc = move_slab(path, item->name, set, item->type, buffer, first + done, k, VERIFY_BYTES,
                        false);
-        if (rc == 0 && memcmp(buffer, (char *)item->data + (size_t)(first + done) * width,
-                              (size_t)k * width) != 0)
+        if (rc == 0 && memcmp(buffer, element(item, first + done), (size_t)k * width) != 0)
             rc = error_set(ERR_FILE, "%s: %s: what was read back differs from what was written",
                            path, item->name);
     }
@@ -324,8 +327,7 @@ int state_file_read(struct comm *c, const char *path, const struct checkpoint_it
             break;
         }
         int64_t count, first = share(&items[i], c->rank, c->size, &count);
-        rc = move_slab(path, items[i].name, set, items[i].type,
-                       (char *)items[i].data + (size_t)first * type_bytes(items[i].type), first,
+        rc = move_slab(path, items[i].name, set, items[i].type, element(&items[i], first), first,
                        count, c->chunk_bytes, false);
         H5Dclose(set);
     }
@@ -334,8 +336,7 @@ int state_file_read(struct comm *c, const char *path, const struct checkpoint_it
         for (int r = 0; r < (items[i].sliced ? c->size : 1); r++) {
             int64_t count, first = share(&items[i], r, c->size, &count);
             size_t width = type_bytes(items[i].type);
-            comm_broadcast(c, (char *)items[i].data + (size_t)first * width, (size_t)count * width,
-                           r);
+            comm_broadcast(c, element(&items[i], first), (size_t)count * width, r);
         }
     return rc;
 }
