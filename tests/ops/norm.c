@@ -47,8 +47,8 @@ static void check_forward(enum norm_kind kind, int N, int H, int adds, bool two)
     const int64_t all = (int64_t)N * H;
     struct norms n = norms_of(kind, H, kind == NORM_LAYER, adds ? 1e-5f : 1e-3f);
     float *x = ops_random(all, 1, 3), *add = ops_random(2 * all, 2, 1);
-    struct forward c = {N, H, x, adds > 0 ? add : NULL, adds > 1 ? add + all : NULL, &n.n1,
-                        two ? &n.n2 : NULL};
+    struct forward c = {
+        N, H, x, adds > 0 ? add : NULL, adds > 1 ? add + all : NULL, &n.n1, two ? &n.n2 : NULL};
     float *got = ops_same_bits(run_forward, &c, (size_t)all * 3 * sizeof *got);
 
     double *sum = malloc((size_t)H * sizeof *sum), *y = malloc((size_t)H * sizeof *y);
@@ -69,8 +69,13 @@ static void check_forward(enum norm_kind kind, int N, int H, int adds, bool two)
 
     /* each row alone, from the last to the first */
     for (int64_t row = N - 1; row >= 0 && row >= N - 5; row--) {
-        struct forward one = {1,     H, x + row * H, adds > 0 ? add + row * H : NULL,
-                              adds > 1 ? add + all + row * H : NULL, &n.n1, c.n2};
+        struct forward one = {1,
+                              H,
+                              x + row * H,
+                              adds > 0 ? add + row * H : NULL,
+                              adds > 1 ? add + all + row * H : NULL,
+                              &n.n1,
+                              c.n2};
         float *alone = ops_once(run_forward, &one, (size_t)H * 3 * sizeof *alone, 2);
         assert_memory_equal(alone, got + row * H, (size_t)H * sizeof *alone);
         if (two)
@@ -88,7 +93,8 @@ static void check_forward(enum norm_kind kind, int N, int H, int adds, bool two)
 static void test_forward(void **state)
 {
     (void)state;
-    static const int shape[][2] = {{1, 1}, {3, 7}, {2, 16}, {5, 33}, {130, 64}, {65, 768}, {3, 6144}};
+    static const int shape[][2] = {{1, 1},    {3, 7},    {2, 16},  {5, 33},
+                                   {130, 64}, {65, 768}, {3, 6144}};
     for (int i = 0; i < 7; i++) {
         for (int adds = 0; adds < 3; adds++) {
             check_forward(NORM_LAYER, shape[i][0], shape[i][1], adds, adds != 1);
@@ -131,8 +137,9 @@ static void check_backward(enum norm_kind kind, const int *length, int n_seqs, i
         n.n2.offset_bias = 3 * H;
     }
     float *v = ops_random(4 * all, 3, 1);
-    struct backward c = {H,  v, v + all, two ? v + 2 * all : NULL, v + 3 * all, &n.n1, two ? &n.n2 : NULL,
-                         &b, n_trained, 64};
+    struct backward c = {
+        H,  v,         v + all, two ? v + 2 * all : NULL, v + 3 * all, &n.n1, two ? &n.n2 : NULL,
+        &b, n_trained, 64};
     const size_t bytes = (size_t)(n_trained + 1) * 8 + (size_t)all * 4;
     int64_t *got = ops_same_bits(run_backward, &c, bytes);
     float *dx = (float *)(void *)(got + n_trained + 1);
@@ -143,8 +150,8 @@ static void check_backward(enum norm_kind kind, const int *length, int n_seqs, i
         const double *x = dy + 3 * all + row * H;
         reference_norm_backward(want + row * H, dw, dw + H, dy + all + row * H, x, &n.n1, H);
         if (two)
-            reference_norm_backward(want + row * H, dw + 2 * H, dw + 3 * H,
-                                    dy + 2 * all + row * H, x, &n.n2, H);
+            reference_norm_backward(want + row * H, dw + 2 * H, dw + 3 * H, dy + 2 * all + row * H,
+                                    x, &n.n2, H);
     }
     /* of few columns, dx is a small difference of large terms */
     ops_close("dx", dx, want, all, H < 16 ? 1e-4 : 1e-5);
@@ -173,7 +180,8 @@ static void check_backward(enum norm_kind kind, const int *length, int n_seqs, i
         alone.dy1 = c.dy1 + at;
         alone.dy2 = two ? c.dy2 + at : NULL;
         alone.x = c.x + at;
-        int64_t *part = ops_once(run_backward, &alone, (size_t)(n_trained + 1) * 8 + (size_t)size * 4, 2);
+        int64_t *part =
+            ops_once(run_backward, &alone, (size_t)(n_trained + 1) * 8 + (size_t)size * 4, 2);
         assert_memory_equal(part + n_trained + 1, dx + at, (size_t)size * 4);
         for (int64_t i = 0; i < n_trained; i++)
             total[i] += part[i];
@@ -253,7 +261,8 @@ static void test_backward_refuses_large_contributions(void **state)
     float first = 0;
     for (int row = 0; row < 2; row++)
         first += dy[row * H + 21];
-    assert_true(got[10 + H + 21] == (int64_t)((double)first * 0x1p48)); /* only the first sequence's */
+    assert_true(got[10 + H + 21] ==
+                (int64_t)((double)first * 0x1p48)); /* only the first sequence's */
     free(got);
     free(v);
     free(n.values);

@@ -60,10 +60,10 @@ static void reference(double *y, const double *x, const struct rope *c)
         for (int part = 0; part < 3; part++) {
             const int heads = part == 0 ? a->heads : a->kv_heads;
             for (int h = 0; h < heads; h++) {
-                size_t own = (part > 0) * q_size + (part > 1) * k_size + ((size_t)n * heads + h) * hd;
-                size_t projection = a->layout == QKV_SPLIT
-                                        ? own
-                                        : (((size_t)n * a->heads + h) * 3 + part) * hd;
+                size_t own =
+                    (part > 0) * q_size + (part > 1) * k_size + ((size_t)n * heads + h) * hd;
+                size_t projection =
+                    a->layout == QKV_SPLIT ? own : (((size_t)n * a->heads + h) * 3 + part) * hd;
                 double *to = y + (c->backward ? projection : own);
                 memcpy(to, x + (c->backward ? own : projection), (size_t)hd * sizeof *y);
                 if (part < 2)
@@ -110,7 +110,8 @@ static void check_rope(int heads, int kv_heads, int hd, int rotary, enum qkv_lay
             float *q = malloc((size_t)width * sizeof *q);
             for (int part = 0; part < 3; part++) /* backward: q, k, v rows; forward: one row */
                 memcpy(q + part * row,
-                       backward ? x + (part * c.b.n_tokens + last) * row : x + last * width + part * row,
+                       backward ? x + (part * c.b.n_tokens + last) * row
+                                : x + last * width + part * row,
                        (size_t)row * sizeof *q);
             one.x = q;
             float *alone = ops_once(run_rope, &one, (size_t)width * sizeof *alone, 2);

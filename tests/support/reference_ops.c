@@ -168,6 +168,6 @@ void reference_adamw(double *p, double *m, double *v, double gradient, const str
     *p -= how->learning_rate * how->weight_decay * *p;
     *m = how->beta1 * *m + (1 - how->beta1) * g;
     *v = how->beta2 * *v + (1 - how->beta2) * g * g;
-    *p -= how->learning_rate * (*m / how->correction1) /
-          (sqrt(*v / how->correction2) + how->epsilon);
+    *p -=
+        how->learning_rate * (*m / how->correction1) / (sqrt(*v / how->correction2) + how->epsilon);
 }
