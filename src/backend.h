@@ -141,7 +141,7 @@ struct backend_ops {
     size_t (*memory_free)(struct backend *be);                                    /* bytes a plan may use */
     int (*sync)(struct backend *be);                                              /* 0, or the sticky error */
     /* Scratch that the operations need for up to max_tokens rows of these widths, with this many threads. */
-    size_t (*workspace_bytes)(struct backend *be, int max_tokens, int max_in, int max_out, int max_seq, int vocab);
+    size_t (*workspace_bytes)(struct backend *be, int max_tokens, int max_in, int max_out, int max_seq, int head_dim, int vocab);
     void (*workspace_set)(struct backend *be, void *workspace, size_t bytes);
 
     /* --- load --- */
@@ -153,14 +153,15 @@ struct backend_ops {
     void (*linear_get_rows)(struct backend *be, const struct linear *l, float *rows, int first, int n); /* dequantised */
     void (*linear_refresh)(struct backend *be, struct linear *l); /* repacks master (pretrain) and adapters after an update */
     void (*copy_in)(struct backend *be, void *device, const void *host, size_t bytes);
+    void (*zero)(struct backend *be, void *device, size_t bytes);
     void (*copy_out)(struct backend *be, void *host, const void *device, size_t bytes); /* waits for earlier work */
 
     /* --- forward --- */
     /* y[n] = row id[n] of the head or embedding l (any floating dtype). */
     void (*embed)(struct backend *be, float *y, const struct linear *table, const struct batch *b);
-    /* x[n] += add1[n] + add2[n] (each may be NULL: x += add1, then += add2); y1 = norm1(x), y2 = norm2(x) (y2, n2 may be NULL).
+    /* sum = x + add1 + add2 in this order (each add may be NULL; sum may be x); y1 = norm1(sum), y2 = norm2(sum) (y2, n2 may be NULL).
      * H columns, N rows. */
-    void (*norm_forward)(struct backend *be, float *y1, float *y2, float *x, const float *add1, const float *add2,
+    void (*norm_forward)(struct backend *be, float *y1, float *y2, float *sum, const float *x, const float *add1, const float *add2,
                          const struct norm *n1, const struct norm *n2, int N, int H);
     /* Siblings that share the input x [N][in]: y[i] [N][out_i] = linear i, with bias and the pass's adapter. x is
      * quantised once. A row's product: blocks of 512 inputs in ascending order, each summed in ascending order with fma. */
@@ -171,6 +172,8 @@ struct backend_ops {
      * Writes keys and values at (slot, position) of the cache when cache is not NULL. */
     void (*qkv_rope)(struct backend *be, float *q, float *k, float *v, const float *qkv0, const float *qkv1, const float *qkv2,
                      const struct attention *a, const struct kv_cache *cache, const struct batch *b);
+    /* y = x + add1 + add2 in this order (add2 may be NULL; y may be x). [N][H] */
+    void (*add)(struct backend *be, float *y, const float *x, const float *add1, const float *add2, int N, int H);
     size_t (*cache_bytes)(struct backend *be, const struct attention *a, int slots, int max_tokens);
     /* o [N][nh*hd]; each sequence attends to its own tokens, causally. Scores over keys in float, softmax by the row's
      * maximum, sums in ascending key order. */

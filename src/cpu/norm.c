@@ -65,25 +65,40 @@ static void row_forward(float *y, const float *x, const struct norm *n, struct m
     }
 }
 
-void CPU(norm_forward)(struct backend *be, float *y1, float *y2, float *x, const float *add1,
-                       const float *add2, const struct norm *n1, const struct norm *n2, int N,
-                       int H)
+void CPU(norm_forward)(struct backend *be, float *y1, float *y2, float *sum, const float *x,
+                       const float *add1, const float *add2, const struct norm *n1,
+                       const struct norm *n2, int N, int H)
 {
 #pragma omp parallel for schedule(static)                                                          \
     num_threads(cpu_state(be)->threads) if ((int64_t)N * H >= PARALLEL_MIN)
     for (int row = 0; row < N; row++) {
         const int64_t at = (int64_t)row * H;
+        if (sum != x)
+            memcpy(sum + at, x + at, (size_t)H * sizeof *x);
         if (add1)
-            row_add(x + at, add1 + at, H);
+            row_add(sum + at, add1 + at, H);
         if (add2)
-            row_add(x + at, add2 + at, H);
-        struct moments s = row_moments(x + at, n1->kind, n1->eps, H);
-        row_forward(y1 + at, x + at, n1, s, H);
+            row_add(sum + at, add2 + at, H);
+        struct moments s = row_moments(sum + at, n1->kind, n1->eps, H);
+        row_forward(y1 + at, sum + at, n1, s, H);
         if (y2) {
             if (n2->kind != n1->kind || n2->eps != n1->eps)
-                s = row_moments(x + at, n2->kind, n2->eps, H);
-            row_forward(y2 + at, x + at, n2, s, H);
+                s = row_moments(sum + at, n2->kind, n2->eps, H);
+            row_forward(y2 + at, sum + at, n2, s, H);
         }
+    }
+}
+
+void CPU(add)(struct backend *be, float *y, const float *x, const float *add1, const float *add2, int N, int H)
+{
+    (void)be;
+    const int64_t n = (int64_t)N * H;
+    if (add2) {
+        for (int64_t i = 0; i < n; i++)
+            y[i] = (x[i] + add1[i]) + add2[i];
+    } else {
+        for (int64_t i = 0; i < n; i++)
+            y[i] = x[i] + add1[i];
     }
 }
 

@@ -1,0 +1,572 @@
+/* Ranks over MPI.
+ *
+ * What is hard about it: a rank must never leave while others wait. So everything that can fail on one rank alone is
+ * agreed upon before the next collective, and MPI's own errors end the run. Counts of MPI are int: bytes move in
+ * chunks. Abort must work from any thread, at any time, and leave one line.
+ */
+#include "comm.h"
+
+#include "comm_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "hash.h"
+#include "records.h"
+#include "text.h"
+
+enum {
+    CHUNK_BYTES =
+        1 << 26,   /* large enough for full bandwidth, small enough for MPI's temporary copies */
+    ABORT_SEC = 3, /* MPI_Abort itself may hang on a broken machine: then leave without it */
+    RANKS_NAMED_MAX = 8,      /* in the message of ranks that differ */
+    MESSAGE_BYTES = 16384 + 1 /* the error slot's */
+};
+
+/* One page that the ranks of a node share: the state of the abort, so that one rank of them writes the line. Process
+ * wide, as MPI itself is, because comm_abort is the hook of CHECK and of MPI's errors, which know no comm.
+ */
+enum { ABORT_NONE, ABORT_CLAIMED, ABORT_WRITTEN };
+static _Atomic(atomic_int *) abort_page;
+
+/* -- abort ---------------------------------------------------------------------------------------- */
+
+static void exit_now(int signal_number)
+{
+    (void)signal_number;
+    _exit(1);
+}
+
+/* The process ends after ABORT_SEC, whatever hangs. */
+static void arm_exit(void)
+{
+    struct sigaction action = {.sa_handler = exit_now};
+    sigaction(SIGALRM, &action, NULL);
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGALRM);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    alarm(ABORT_SEC);
+}
+
+static void write_line(const char *line)
+{
+    char text[MESSAGE_BYTES + 16];
+    int n = snprintf(text, sizeof text - 1, "rlhf-hpc: %s", line);
+    if (n < 0)
+        return;
+    if (n > (int)sizeof text - 2)
+        n = (int)sizeof text - 2;
+    text[n] = '\n';
+    for (ssize_t done = 0, k; done < n + 1; done += k) {
+        k = write(STDERR_FILENO, text + done, (size_t)(n + 1 - done));
+        if (k <= 0)
+            return;
+    }
+}
+
+/* Is this the rank of the node that writes? If not, waits until the line is out: it must not be cut off by our end. */
+static bool claim_line(void)
+{
+    atomic_int *page = atomic_load(&abort_page);
+    if (!page)
+        return true;
+    int none = ABORT_NONE;
+    if (atomic_compare_exchange_strong(page, &none, ABORT_CLAIMED))
+        return true;
+    for (int i = 0; i < 1000 && atomic_load(page) != ABORT_WRITTEN; i++)
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+    return false;
+}
+
+void comm_abort(const char *line)
+{
+    arm_exit();
+    if (claim_line() && line)
+        write_line(line);
+    atomic_int *page = atomic_load(&abort_page);
+    if (page)
+        atomic_store(page, ABORT_WRITTEN);
+    int started = 0, ended = 1;
+    MPI_Initialized(&started);
+    if (started)
+        MPI_Finalized(&ended);
+    if (started && !ended)
+        MPI_Abort(MPI_COMM_WORLD, 1);
+    _exit(1);
+}
+
+static void abort_after_check(void)
+{
+    comm_abort(NULL); /* error_broken has written the line */
+}
+
+static void abort_on_mpi_error(MPI_Comm *where, int *code, ...)
+{
+    char reason[MPI_MAX_ERROR_STRING] = "", line[MPI_MAX_ERROR_STRING + 64];
+    int rank = -1, n = 0;
+    (void)where;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Error_string(*code, reason, &n);
+    snprintf(line, sizeof line, "rank %d: communication failed: %s", rank, reason);
+    comm_abort(line);
+}
+
+/* -- memory shared by a node ---------------------------------------------------------------------- */
+
+/* The leader makes an anonymous file in memory; the others find it through /proc. The inode says that they found it. */
+struct shared_place {
+    int64_t pid, fd, device, inode;
+};
+
+static int make_block(struct shared_place *place, size_t bytes)
+{
+    int fd = memfd_create("rlhf-hpc", MFD_CLOEXEC);
+    if (fd < 0)
+        return error_set(ERR_SYSTEM, "shared memory of a node: %s", strerror(errno));
+    int code = posix_fallocate(
+        fd, 0, (off_t)bytes); /* now, or the first write past memory would be a SIGBUS */
+    struct stat info;
+    if (code != 0 || fstat(fd, &info) != 0) {
+        close(fd);
+        return error_set(ERR_SYSTEM, "shared memory of a node, %.2f GiB: %s",
+                         (double)bytes / (1 << 30), strerror(code ? code : errno));
+    }
+    *place = (struct shared_place){getpid(), fd, (int64_t)info.st_dev, (int64_t)info.st_ino};
+    return 0;
+}
+
+static int map_block(void **p, const struct shared_place *place, size_t bytes, bool leader,
+                     int protection)
+{
+    int fd = (int)place->fd;
+    if (!leader) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/%lld/fd/%lld", (long long)place->pid,
+                 (long long)place->fd);
+        fd = open(path, O_RDWR | O_CLOEXEC);
+        struct stat info;
+        if (fd < 0 || fstat(fd, &info) != 0 || (int64_t)info.st_dev != place->device ||
+            (int64_t)info.st_ino != place->inode) {
+            if (fd >= 0)
+                close(fd);
+            return error_set(ERR_SYSTEM,
+                             "shared memory of a node: %s is not that of the node's first rank; "
+                             "the ranks of a node must share one process namespace",
+                             path);
+        }
+    }
+    *p = mmap(NULL, bytes, protection, MAP_SHARED, fd, 0);
+    int code = errno;
+    if (!leader)
+        close(fd);
+    if (*p != MAP_FAILED)
+        return 0;
+    *p = NULL;
+    return error_set(ERR_SYSTEM, "shared memory of a node, %.2f GiB: cannot map: %s",
+                     (double)bytes / (1 << 30), strerror(code));
+}
+
+static int share_block(struct comm *c, void **p, size_t bytes, int protection)
+{
+    *p = NULL;
+    bool leader = c->node_rank == 0;
+    struct shared_place place = {.fd = -1};
+    int rc = leader && bytes ? make_block(&place, bytes) : 0;
+    rc = comm_agree(c, rc);
+    if (rc == 0 && bytes) {
+        MPI_Bcast(&place, sizeof place, MPI_BYTE, 0, c->node);
+        rc = map_block(p, &place, bytes, leader, leader ? PROT_READ | PROT_WRITE : protection);
+    }
+    rc = comm_agree(c, rc); /* and now every rank has opened it */
+    if (leader && place.fd >= 0)
+        close((int)place.fd);
+    if (rc != 0 && *p) {
+        munmap(*p, bytes);
+        *p = NULL;
+    }
+    if (*p) {
+        struct shared_block *block = malloc(sizeof *block);
+        CHECK(block, "out of memory");
+        *block = (struct shared_block){*p, bytes, c->shared};
+        c->shared = block;
+    }
+    return rc;
+}
+
+int comm_node_shared(struct comm *c, void **p, size_t bytes)
+{
+    return share_block(c, p, bytes, PROT_READ);
+}
+
+void comm_node_barrier(struct comm *c)
+{
+    MPI_Barrier(c->node);
+}
+
+/* -- open and close ------------------------------------------------------------------------------- */
+
+static void find_ranks(struct comm *c)
+{
+    MPI_Comm_create_errhandler(abort_on_mpi_error, &c->errhandler);
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, c->errhandler);
+    MPI_Comm_set_errhandler(MPI_COMM_SELF, c->errhandler);
+    MPI_Comm_dup(MPI_COMM_WORLD, &c->world);
+    MPI_Comm_set_errhandler(c->world, c->errhandler);
+    MPI_Comm_rank(c->world, &c->rank);
+    MPI_Comm_size(c->world, &c->size);
+    MPI_Comm_split_type(c->world, MPI_COMM_TYPE_SHARED, c->rank, MPI_INFO_NULL, &c->node);
+    MPI_Comm_set_errhandler(c->node, c->errhandler);
+    MPI_Comm_rank(c->node, &c->node_rank);
+    MPI_Comm_size(c->node, &c->node_size);
+    int leader = c->node_rank == 0;
+    MPI_Allreduce(&leader, &c->n_nodes, 1, MPI_INT, MPI_SUM, c->world);
+}
+
+int comm_open(struct comm **out, int *argc, char ***argv)
+{
+    *out = NULL;
+    int started = 0, level;
+    MPI_Initialized(&started);
+    CHECK(!started, "comm_open called twice");
+    /* Alone, without mpirun: start no helper process for features that we do not use. */
+    setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+    /* MULTIPLE, so that the watchdog's thread may abort; everything else stays on one thread. */
+    if (MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &level) != MPI_SUCCESS)
+        return error_set(ERR_SYSTEM, "MPI does not start");
+    struct comm *c = calloc(1, sizeof *c);
+    CHECK(c, "out of memory");
+    c->chunk_bytes = CHUNK_BYTES;
+    find_ranks(c);
+    error_set_abort_hook(abort_after_check);
+
+    void *page;
+    static const char build[] = PACKAGE_VERSION " " GIT_REVISION;
+    int rc = share_block(c, &page, sizeof(atomic_int), PROT_READ | PROT_WRITE);
+    if (rc == 0)
+        atomic_store(&abort_page, page);
+    if (rc == 0)
+        rc = comm_hash_equal(c, hash_bytes(build, sizeof build, 0), "the build of rlhf-hpc");
+    if (rc != 0) {
+        comm_close(c);
+        return rc;
+    }
+    *out = c;
+    return 0;
+}
+
+void comm_close(struct comm *c)
+{
+    if (!c)
+        return;
+    comm_sum_i64_finish(c);
+    MPI_Barrier(c->world); /* nobody aborts for a neighbour's sake any more */
+    atomic_store(&abort_page, NULL);
+    while (c->shared) {
+        struct shared_block *block = c->shared;
+        c->shared = block->next;
+        munmap(block->p, block->bytes);
+        free(block);
+    }
+    MPI_Comm_free(&c->node);
+    MPI_Comm_free(&c->world);
+    MPI_Errhandler_free(&c->errhandler);
+    free(c->sums);
+    free(c);
+    MPI_Finalize();
+}
+
+int comm_rank(const struct comm *c)
+{
+    return c->rank;
+}
+
+int comm_size(const struct comm *c)
+{
+    return c->size;
+}
+
+int comm_node_rank(const struct comm *c)
+{
+    return c->node_rank;
+}
+
+int comm_node_size(const struct comm *c)
+{
+    return c->node_size;
+}
+
+int comm_nodes(const struct comm *c)
+{
+    return c->n_nodes;
+}
+
+/* -- agreement ------------------------------------------------------------------------------------ */
+
+int comm_agree(struct comm *c, int rc)
+{
+    CHECK(rc <= 0, "comm_agree of %d: results are 0 or negative", rc);
+    int mine[2] = {rc, rc < 0 ? c->rank : INT_MAX}, least[2];
+    MPI_Allreduce(mine, least, 2, MPI_INT, MPI_MIN, c->world);
+    if (least[0] == 0 || c->size == 1)
+        return least[0];
+
+    int root = least[1];
+    struct text message = {0};
+    if (c->rank == root)
+        text_add_string(&message, error_message());
+    uint64_t head[2] = {message.n, (uint64_t)error_kind()};
+    MPI_Bcast(head, 2, MPI_UINT64_T, root, c->world);
+    CHECK(head[0] < MESSAGE_BYTES, "error message of %llu bytes", (unsigned long long)head[0]);
+    char *bytes = calloc(1, head[0] + 1);
+    CHECK(bytes, "out of memory");
+    if (c->rank == root && message.n)
+        memcpy(bytes, message.bytes, message.n);
+    MPI_Bcast(bytes, (int)head[0], MPI_CHAR, root, c->world);
+
+    int same = rc < 0 && !strcmp(bytes, error_message()), all_same;
+    MPI_Allreduce(&same, &all_same, 1, MPI_INT, MPI_MIN, c->world);
+    if (all_same)
+        error_set((enum error)head[1], "%s", bytes);
+    else
+        error_set((enum error)head[1], "rank %d: %s", root, bytes);
+    free(bytes);
+    text_free(&message);
+    return least[0];
+}
+
+static int compare_hashes(struct comm *c, uint64_t hash, const char *what, enum error kind)
+{
+    uint64_t *all = malloc((size_t)c->size * sizeof *all);
+    CHECK(all, "out of memory");
+    MPI_Allgather(&hash, 1, MPI_UINT64_T, all, 1, MPI_UINT64_T, c->world);
+    struct text names = {0};
+    int n = 0;
+    for (int r = 1; r < c->size; r++) {
+        if (all[r] == all[0])
+            continue;
+        if (n++ < RANKS_NAMED_MAX)
+            text_format(&names, "%s%d", n > 1 ? ", " : "", r);
+    }
+    if (n > RANKS_NAMED_MAX)
+        text_format(&names, " and %d more", n - RANKS_NAMED_MAX);
+    if (n)
+        error_set(kind, "%s is not the same on all ranks: rank%s %s differ%s from rank 0", what,
+                  n > 1 ? "s" : "", text_string(&names), n > 1 ? "" : "s");
+    text_free(&names);
+    free(all);
+    return n ? -1 : 0;
+}
+
+int comm_hash_equal(struct comm *c, uint64_t hash, const char *what)
+{
+    return compare_hashes(c, hash, what, ERR_RUN);
+}
+
+int comm_same_input(struct comm *c, const void *bytes, size_t n, const char *what)
+{
+    return compare_hashes(c, hash_bytes(bytes, n, 0), what, ERR_INPUT);
+}
+
+/* -- moving bytes --------------------------------------------------------------------------------- */
+
+void comm_barrier(struct comm *c)
+{
+    MPI_Barrier(c->world);
+}
+
+void comm_broadcast(struct comm *c, void *bytes, size_t n, int root)
+{
+    for (char *p = bytes; n;) {
+        size_t k = n < c->chunk_bytes ? n : c->chunk_bytes;
+        MPI_Bcast(p, (int)k, MPI_BYTE, root, c->world);
+        p += k;
+        n -= k;
+    }
+}
+
+void comm_broadcast_text(struct comm *c, struct text *t)
+{
+    uint64_t n = t->n;
+    comm_broadcast(c, &n, sizeof n, 0);
+    if (c->rank != 0) {
+        text_clear(t);
+        static const char zeros[4096];
+        for (uint64_t left = n; left;) {
+            size_t k = left < sizeof zeros ? left : sizeof zeros;
+            text_add(t, zeros, k);
+            left -= k;
+        }
+    }
+    comm_broadcast(c, t->bytes, n, 0);
+}
+
+/* A rank's message, in words of 8 bytes: [n][2] keys and sizes, then the records' bytes. */
+static uint64_t *pack(const struct record_list *local, uint64_t *words)
+{
+    *words = 2 * (uint64_t)local->n + local->bytes_used / 8;
+    uint64_t *message = malloc(*words * 8 + 8);
+    CHECK(message, "out of memory for %llu bytes of records", (unsigned long long)*words * 8);
+    for (int64_t i = 0; i < local->n; i++) {
+        message[2 * i] = (uint64_t)local->records[i].key;
+        message[2 * i + 1] = local->records[i].n;
+    }
+    if (local->bytes_used)
+        memcpy(message + 2 * local->n, local->bytes, local->bytes_used);
+    return message;
+}
+
+/* All messages, one rank's after the other, to all ranks. words [size]. MPI counts in int, so it goes in rounds of at
+ * most chunk_bytes a rank; one round, the usual case, needs no copy.
+ */
+static void gather_words(struct comm *c, uint64_t *to, const uint64_t *mine, const uint64_t *words)
+{
+    uint64_t chunk = c->chunk_bytes / 8, longest = 0;
+    if (chunk > (uint64_t)INT_MAX / (uint64_t)c->size)
+        chunk = (uint64_t)INT_MAX / (uint64_t)c->size;
+    for (int r = 0; r < c->size; r++)
+        longest = words[r] > longest ? words[r] : longest;
+    int *count = malloc(2 * (size_t)c->size * sizeof *count), *place = count + c->size;
+    CHECK(count, "out of memory");
+    uint64_t *staging = longest > chunk ? malloc(chunk * 8 * (size_t)c->size) : to;
+    CHECK(staging || !longest, "out of memory for gathering records");
+    for (uint64_t done = 0; done < longest; done += chunk) {
+        int n = 0;
+        for (int r = 0; r < c->size; r++) {
+            uint64_t left = words[r] > done ? words[r] - done : 0;
+            count[r] = (int)(left < chunk ? left : chunk);
+            place[r] = n;
+            n += count[r];
+        }
+        const uint64_t *from = count[c->rank] ? mine + done : mine;
+        MPI_Allgatherv(from, count[c->rank], MPI_UINT64_T, staging, count, place, MPI_UINT64_T,
+                       c->world);
+        if (staging == to)
+            break;
+        uint64_t base = 0;
+        for (int r = 0; r < c->size; base += words[r++])
+            if (count[r])
+                memcpy(to + base + done, staging + place[r], (size_t)count[r] * 8);
+    }
+    if (staging != to)
+        free(staging);
+    free(count);
+}
+
+struct found {
+    int64_t key;
+    size_t n;
+    const uint64_t *bytes;
+};
+
+static int compare_found(const void *a, const void *b)
+{
+    int64_t x = ((const struct found *)a)->key, y = ((const struct found *)b)->key;
+    return (x > y) - (x < y);
+}
+
+void comm_gather_records(struct comm *c, struct record_list *all, const struct record_list *local)
+{
+    uint64_t sizes[2]; /* of this rank: words, records */
+    uint64_t *mine = pack(local, &sizes[0]);
+    sizes[1] = (uint64_t)local->n;
+    uint64_t *every = malloc(4 * (size_t)c->size * sizeof *every);
+    CHECK(every, "out of memory");
+    MPI_Allgather(sizes, 2, MPI_UINT64_T, every, 2, MPI_UINT64_T, c->world);
+    uint64_t *words = every + 2 * c->size, n_words = 0, n = 0;
+    for (int r = 0; r < c->size; r++) {
+        words[r] = every[2 * r];
+        n_words += words[r];
+        n += every[2 * r + 1];
+    }
+    uint64_t *messages = malloc(n_words * 8 + 8);
+    struct found *found = malloc(n * sizeof *found + 1);
+    CHECK(messages && found, "out of memory for %llu records", (unsigned long long)n);
+    gather_words(c, messages, mine, words);
+
+    uint64_t i = 0;
+    const uint64_t *head = messages;
+    for (int r = 0; r < c->size; head += words[r++]) {
+        const uint64_t *bytes = head + 2 * every[2 * r + 1];
+        for (uint64_t k = 0; k < every[2 * r + 1]; k++) {
+            found[i++] = (struct found){(int64_t)head[2 * k], head[2 * k + 1], bytes};
+            bytes += (head[2 * k + 1] + 7) / 8;
+        }
+    }
+    qsort(found, n, sizeof *found, compare_found);
+    records_clear(all);
+    for (i = 0; i < n; i++) {
+        CHECK(i == 0 || found[i].key != found[i - 1].key, "record %lld was gathered twice",
+              (long long)found[i].key);
+        records_add(all, found[i].key, found[i].bytes, found[i].n);
+    }
+    free(found);
+    free(messages);
+    free(every);
+    free(mine);
+}
+
+/* -- sums ----------------------------------------------------------------------------------------- */
+
+void comm_sum_i64_start(struct comm *c, int64_t *values, int64_t n)
+{
+    int64_t chunk = (int64_t)(c->chunk_bytes / sizeof *values);
+    for (int64_t i = 0; i < n; i += chunk) {
+        if (c->n_sums == c->sums_room) {
+            c->sums_room = c->sums_room ? 2 * c->sums_room : 16;
+            c->sums = realloc(c->sums, (size_t)c->sums_room * sizeof(MPI_Request));
+            CHECK(c->sums, "out of memory");
+        }
+        int64_t k = n - i < chunk ? n - i : chunk;
+        MPI_Iallreduce(MPI_IN_PLACE, values + i, (int)k, MPI_INT64_T, MPI_SUM, c->world,
+                       &c->sums[c->n_sums++]);
+    }
+}
+
+void comm_sum_i64_finish(struct comm *c)
+{
+    MPI_Waitall(c->n_sums, c->sums, MPI_STATUSES_IGNORE);
+    c->n_sums = 0;
+}
+
+int comm_max_flag(struct comm *c, int flag)
+{
+    int largest;
+    MPI_Allreduce(&flag, &largest, 1, MPI_INT, MPI_MAX, c->world);
+    return largest;
+}
+
+/* Gathered and folded in the order of the ranks: even here there is no floating-point reduction by MPI. */
+void comm_timing_min_mean_max(struct comm *c, double *min, double *mean, double *max,
+                              const double *values, int n)
+{
+    double *all = malloc((size_t)n * (size_t)c->size * sizeof *all + 1);
+    CHECK(all, "out of memory");
+    MPI_Allgather(values, n, MPI_DOUBLE, all, n, MPI_DOUBLE, c->world);
+    for (int i = 0; i < n; i++) {
+        double low = all[i], high = all[i], sum = 0;
+        for (int r = 0; r < c->size; r++) {
+            double x = all[(int64_t)r * n + i];
+            low = x < low ? x : low;
+            high = x > high ? x : high;
+            sum += x;
+        }
+        min[i] = low;
+        mean[i] = sum / c->size;
+        max[i] = high;
+    }
+    free(all);
+}

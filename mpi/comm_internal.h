@@ -1,0 +1,27 @@
+/* Inside of struct comm, for the files of mpi/ and their tests alone. */
+#ifndef RLHF_MPI_COMM_INTERNAL_H
+#define RLHF_MPI_COMM_INTERNAL_H
+
+#include "comm.h"
+
+#include <mpi.h>
+
+struct shared_block {
+    void *p;
+    size_t bytes;
+    struct shared_block *next;
+};
+
+struct comm {
+    MPI_Comm world; /* a duplicate: libraries that use MPI_COMM_WORLD do not meet our messages */
+    MPI_Comm node;  /* the ranks of this node */
+    MPI_Errhandler errhandler;
+    int rank, size, node_rank, node_size, n_nodes;
+    size_t
+        chunk_bytes; /* the most that one MPI or HDF5 call carries; a multiple of 8. Tests lower it. */
+    MPI_Request *sums; /* [n_sums] started, not finished */
+    int n_sums, sums_room;
+    struct shared_block *shared;
+};
+
+#endif

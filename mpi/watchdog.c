@@ -1,0 +1,135 @@
+/* Watchdog thread.
+ *
+ * It counts its own ticks instead of reading a clock: time in which the whole process was stopped (SIGSTOP by a batch
+ * system, a suspended machine) is one tick, not a hang. Progress is two atomic stores, no lock.
+ */
+#include "watchdog.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "comm.h"
+#include "error.h"
+
+struct watchdog {
+    _Atomic(const char *) phase;
+    atomic_ulong progress; /* counts the calls */
+    double timeout_sec, tick_sec;
+    int rank, size;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t closing;
+    bool closed; /* under the lock */
+};
+
+static double now_sec(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static struct timespec later(double sec)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    long ns = t.tv_nsec + (long)((sec - (double)(long)sec) * 1e9);
+    t.tv_sec += (long)sec + ns / 1000000000;
+    t.tv_nsec = ns % 1000000000;
+    return t;
+}
+
+static void bark(struct watchdog *w)
+{
+    char line[256], who[32] = "";
+    if (w->size > 1)
+        snprintf(who, sizeof who, "rank %d: ", w->rank);
+    snprintf(line, sizeof line, "%sno progress for %g s in phase %s", who, w->timeout_sec,
+             atomic_load(&w->phase));
+    comm_abort(line);
+}
+
+static void *watch(void *argument)
+{
+    struct watchdog *w = argument;
+    double quiet_sec = 0, last = now_sec();
+    unsigned long seen = atomic_load(&w->progress);
+    pthread_mutex_lock(&w->lock);
+    while (!w->closed) {
+        struct timespec until = later(w->tick_sec);
+        pthread_cond_timedwait(&w->closing, &w->lock, &until);
+        double now = now_sec(), passed = now - last;
+        last = now;
+        unsigned long progress = atomic_load(&w->progress);
+        quiet_sec += passed < 2 * w->tick_sec ? passed : 2 * w->tick_sec;
+        if (progress != seen)
+            quiet_sec = 0;
+        seen = progress;
+        if (!w->closed && quiet_sec > w->timeout_sec)
+            bark(w);
+    }
+    pthread_mutex_unlock(&w->lock);
+    return NULL;
+}
+
+int watchdog_open(struct watchdog **out, const struct comm *c, double timeout_sec)
+{
+    *out = NULL;
+    if (!(timeout_sec > 0))
+        return 0;
+    struct watchdog *w = calloc(1, sizeof *w);
+    CHECK(w, "out of memory");
+    w->timeout_sec = timeout_sec;
+    w->tick_sec = timeout_sec < 10 ? timeout_sec / 10 : 1;
+    w->rank = comm_rank(c);
+    w->size = comm_size(c);
+    atomic_store(&w->phase, "start");
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&w->closing, &attributes);
+    pthread_condattr_destroy(&attributes);
+
+    sigset_t all, before; /* signals are the main thread's */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int code = pthread_create(&w->thread, NULL, watch, w);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (code != 0) {
+        pthread_cond_destroy(&w->closing);
+        pthread_mutex_destroy(&w->lock);
+        free(w);
+        return error_set(ERR_SYSTEM, "watchdog: cannot start a thread: %s", strerror(code));
+    }
+    *out = w;
+    return 0;
+}
+
+void watchdog_progress(struct watchdog *w, const char *phase)
+{
+    if (!w)
+        return;
+    atomic_store(&w->phase, phase);
+    atomic_fetch_add(&w->progress, 1);
+}
+
+void watchdog_close(struct watchdog *w)
+{
+    if (!w)
+        return;
+    pthread_mutex_lock(&w->lock);
+    w->closed = true;
+    pthread_cond_signal(&w->closing);
+    pthread_mutex_unlock(&w->lock);
+    pthread_join(w->thread, NULL);
+    pthread_cond_destroy(&w->closing);
+    pthread_mutex_destroy(&w->lock);
+    free(w);
+}

@@ -1,0 +1,71 @@
+/* Dealing and packing: greedy, deterministic. */
+#include "batch.h"
+
+#include "error.h"
+
+#include <stdlib.h>
+
+/* Longest first; of equal lengths the lower place. No two are equal, so qsort's order is fixed. */
+struct entry {
+    int64_t length;
+    int place;
+};
+
+static int longest_first(const void *a, const void *b)
+{
+    const struct entry *x = a, *y = b;
+    if (x->length != y->length)
+        return x->length > y->length ? -1 : 1;
+    return (x->place > y->place) - (x->place < y->place);
+}
+
+void batch_deal(int *rank, const int64_t *length, int n, int n_ranks)
+{
+    CHECK(n_ranks > 0, "dealing to %d ranks", n_ranks);
+    if (n <= 0)
+        return;
+    struct entry *entry = calloc((size_t)n, sizeof *entry);
+    int64_t *load = calloc((size_t)n_ranks, sizeof *load);
+    CHECK(entry && load, "out of memory for dealing %d samples", n);
+    for (int i = 0; i < n; i++)
+        entry[i] = (struct entry){length[i] > 0 ? length[i] : 1, i};
+    qsort(entry, (size_t)n, sizeof *entry, longest_first);
+    for (int i = 0; i < n; i++) {
+        int least = 0;
+        for (int r = 1; r < n_ranks; r++)
+            if (load[r] < load[least])
+                least = r;
+        rank[entry[i].place] = least;
+        load[least] += entry[i].length;
+    }
+    free(load);
+    free(entry);
+}
+
+int batch_share(int *place, const int *rank, int n, int my_rank)
+{
+    int count = 0;
+    for (int i = 0; i < n; i++)
+        if (rank[i] == my_rank)
+            place[count++] = i;
+    return count;
+}
+
+int batch_pack(int *start, const int64_t *length, int n, int max_samples, int64_t max_tokens)
+{
+    CHECK(max_samples > 0, "micro-batches of %d samples", max_samples);
+    int count = 0;
+    int64_t tokens = 0;
+    start[0] = 0;
+    for (int i = 0; i < n; i++) {
+        const int held = i - start[count];
+        if (held == max_samples || (held > 0 && max_tokens > 0 && tokens + length[i] > max_tokens)) {
+            start[++count] = i;
+            tokens = 0;
+        }
+        tokens += length[i];
+    }
+    if (n > 0)
+        start[++count] = n;
+    return count;
+}

@@ -1,0 +1,77 @@
+/* Which build of the CPU backend this machine can run. Compiled once. */
+#include "backend.h"
+
+#include "error.h"
+
+#include <string.h>
+
+extern const struct backend_ops cpu_table_plain;
+int cpu_start_plain(struct backend *be, int threads);
+#ifdef CPU_AVX2
+extern const struct backend_ops cpu_table_avx2;
+int cpu_start_avx2(struct backend *be, int threads);
+#endif
+#ifdef CPU_AVX512
+extern const struct backend_ops cpu_table_avx512;
+int cpu_start_avx512(struct backend *be, int threads);
+#endif
+
+#if defined CPU_AVX2 || defined CPU_AVX512
+static bool has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+#endif
+
+#ifdef CPU_AVX512
+static bool has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+}
+
+#endif
+
+static bool always(void)
+{
+    return true;
+}
+
+/* Best first. */
+static const struct build {
+    const char *isa;
+    const struct backend_ops *ops;
+    int (*start)(struct backend *be, int threads);
+    bool (*runs_here)(void);
+} builds[] = {
+#ifdef CPU_AVX512
+    {"avx512", &cpu_table_avx512, cpu_start_avx512, has_avx512},
+#endif
+#ifdef CPU_AVX2
+    {"avx2", &cpu_table_avx2, cpu_start_avx2, has_avx2},
+#endif
+    {"plain", &cpu_table_plain, cpu_start_plain, always},
+};
+
+static const struct build *find(const char *isa)
+{
+    for (size_t i = 0; i < sizeof builds / sizeof *builds; i++)
+        if ((!isa || !strcmp(builds[i].isa, isa)) && builds[i].runs_here())
+            return &builds[i];
+    return NULL;
+}
+
+const struct backend_ops *cpu_ops(const char *isa)
+{
+    const struct build *b = find(isa);
+    return b ? b->ops : NULL;
+}
+
+int cpu_open(struct backend *be, const char *isa, int threads)
+{
+    const struct build *b = find(isa);
+    if (!b)
+        return error_set(ERR_SYSTEM, "the CPU backend for %s is not built or cannot run on this machine", isa);
+    be->ops = b->ops;
+    return b->start(be, threads);
+}

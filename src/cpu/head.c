@@ -1,0 +1,299 @@
+/* The language-model head: logits of a few rows at a time (HEAD_ROWS), never of all; log-probabilities, entropy, sampling, and
+ * the way back. A row's statistics: maximum; sums of e^(z - max) and of e^(z - max) z in 16 lanes over the index mod 16, then
+ * the tree; logarithm in double. */
+#include "cpu/fixed.h"
+#include "cpu/linear.h"
+#include "fmath.h"
+
+enum { HEAD_ROWS = 64 };
+
+struct scratch {
+    float *x;      /* [HEAD_ROWS][H] gathered rows */
+    float *dx;     /* [HEAD_ROWS][H] */
+    float *logits; /* [HEAD_ROWS][V] */
+    int32_t *order; /* [V] of sampling filters */
+};
+
+size_t CPU(head_workspace)(int hidden, int vocab)
+{
+    return ((size_t)HEAD_ROWS * (2 * (size_t)hidden + (size_t)vocab) + (size_t)vocab) * 4 + 256;
+}
+
+static struct scratch carve(struct backend *be, int H, int V)
+{
+    struct scratch s;
+    s.x = cpu_scratch(be, 0, 0);
+    s.dx = s.x + (int64_t)HEAD_ROWS * H;
+    s.logits = s.dx + (int64_t)HEAD_ROWS * H;
+    s.order = (int32_t *)(s.logits + (int64_t)HEAD_ROWS * V);
+    return s;
+}
+
+static void gather_rows(float *out, const float *x, int H, const int32_t *row, int n)
+{
+    for (int i = 0; i < n; i++)
+        memcpy(out + (int64_t)i * H, x + (int64_t)row[i] * H, (size_t)H * sizeof *out);
+}
+
+static void scale_row(float *z, int V, float factor)
+{
+    for (int v = 0; v < V; v++)
+        z[v] *= factor;
+}
+
+/* Logits of rows row[0 .. n-1], divided by the temperature. */
+static void logits_of(struct backend *be, const struct scratch *s, const struct linear *head, const float *x, int H,
+                      const int32_t *row, int n, float temperature)
+{
+    gather_rows(s->x, x, H, row, n);
+    CPU(head_product)(be, s->logits, s->x, head, n);
+    if (temperature != 1.0f)
+        for (int i = 0; i < n; i++)
+            scale_row(s->logits + (int64_t)i * head->out, head->out, 1.0f / temperature);
+}
+
+struct row_statistics {
+    double lse, entropy;
+};
+
+static struct row_statistics row_statistics(const float *z, int V)
+{
+    v16 top = v16_all(-INFINITY), sum = v16_all(0.0f), weighted = v16_all(0.0f);
+    int whole = V / LANES * LANES;
+    for (int v = 0; v < whole; v += LANES)
+        top = v16_greater(v16_load(z + v), top);
+    float max = v16_max(top);
+    for (int v = whole; v < V; v++)
+        max = z[v] > max ? z[v] : max;
+    const v16 shift = v16_all(max);
+    for (int v = 0; v < V; v += LANES) {
+        float part[LANES];
+        const float *at = z + v;
+        if (v == whole) { /* beyond the end: far below, so that e^ is 0, and a weight of 0 */
+            for (int i = 0; i < LANES; i++)
+                part[i] = v + i < V ? z[v + i] : max - 200.0f;
+            at = part;
+        }
+        v16 d = v16_sub(v16_load(at), shift), p = v16_exp(d);
+        sum = v16_add(sum, p);
+        weighted = v16_fma(p, d, weighted);
+    }
+    double total = v16_sum(sum), log_total = math_log(total);
+    return (struct row_statistics){(double)max + log_total, log_total - (double)v16_sum(weighted) / total};
+}
+
+void CPU(head_logprob)(struct backend *be, float *logprob, float *entropy, float *lse, const struct linear *head, const float *x,
+                       int H, const struct head_rows *rows, float temperature)
+{
+    const int V = head->out;
+    struct scratch s = carve(be, H, V);
+    for (int first = 0; first < rows->n; first += HEAD_ROWS) {
+        const int n = rows->n - first < HEAD_ROWS ? rows->n - first : HEAD_ROWS;
+        logits_of(be, &s, head, x, H, rows->row + first, n, temperature);
+#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * V >= PARALLEL_PRODUCT)
+        for (int i = 0; i < n; i++) {
+            const float *z = s.logits + (int64_t)i * V;
+            struct row_statistics r = row_statistics(z, V);
+            logprob[first + i] = (float)((double)z[rows->target[first + i]] - r.lse);
+            entropy[first + i] = (float)r.entropy;
+            lse[first + i] = (float)r.lse;
+        }
+    }
+}
+
+void CPU(head_logits)(struct backend *be, float *logits, const struct linear *head, const float *x, int H,
+                      const struct head_rows *rows)
+{
+    struct scratch s = carve(be, H, head->out);
+    for (int first = 0; first < rows->n; first += HEAD_ROWS) {
+        const int n = rows->n - first < HEAD_ROWS ? rows->n - first : HEAD_ROWS;
+        logits_of(be, &s, head, x, H, rows->row + first, n, 1.0f);
+        memcpy(logits + (int64_t)first * head->out, s.logits, (size_t)n * (size_t)head->out * sizeof *logits);
+    }
+}
+
+/* Does a stand before b: larger logit, or equal and a lower index? */
+static bool before(const float *z, int32_t a, int32_t b)
+{
+    return z[a] > z[b] || (z[a] == z[b] && a < b);
+}
+
+static void sift(int32_t *heap, int at, int n, const float *z)
+{
+    for (int child; (child = 2 * at + 1) < n; at = child) {
+        if (child + 1 < n && before(z, heap[child], heap[child + 1]))
+            child++; /* the later one of the two: the top stands last */
+        if (!before(z, heap[at], heap[child]))
+            return;
+        int32_t swap = heap[at];
+        heap[at] = heap[child];
+        heap[child] = swap;
+    }
+}
+
+/* order[0 .. V-1] by falling logit (heap sort: in place, no bad case) */
+static void sort_tokens(int32_t *order, const float *z, int V)
+{
+    for (int v = 0; v < V; v++)
+        order[v] = v;
+    for (int i = V / 2; i-- > 0;)
+        sift(order, i, V, z);
+    for (int n = V - 1; n > 0; n--) {
+        int32_t swap = order[0];
+        order[0] = order[n];
+        order[n] = swap;
+        sift(order, 0, n, z);
+    }
+}
+
+static int32_t argmax(const float *z, int V)
+{
+    int32_t best = 0;
+    for (int v = 1; v < V; v++)
+        if (z[v] > z[best])
+            best = v;
+    return best;
+}
+
+/* Removes what the filters exclude: their logits become -infinity. */
+static void filter(float *z, int V, const struct sampling *how, int32_t *order)
+{
+    if (how->top_k <= 0 && how->top_p >= 1)
+        return;
+    sort_tokens(order, z, V);
+    int keep = how->top_k > 0 && how->top_k < V ? how->top_k : V;
+    if (how->top_p < 1) {
+        double total = 0, sum = 0, max = z[order[0]];
+        for (int i = 0; i < keep; i++)
+            total += math_exp(z[order[i]] - max);
+        int n = 0;
+        while (n < keep && sum < (double)how->top_p * total)
+            sum += math_exp(z[order[n++]] - max);
+        keep = n > 0 ? n : 1;
+    }
+    for (int i = keep; i < V; i++)
+        z[order[i]] = -INFINITY;
+}
+
+/* Inverse of the cumulative distribution, in index order. */
+static int32_t draw(const float *z, int V, uint32_t random)
+{
+    float max = z[argmax(z, V)];
+    double total = 0, sum = 0;
+    int32_t last = 0;
+    for (int v = 0; v < V; v++)
+        total += fast_exp(z[v] - max);
+    double target = rng_uniform_double(random) * total;
+    for (int v = 0; v < V; v++) {
+        float p = fast_exp(z[v] - max);
+        sum += p;
+        if (p > 0)
+            last = v;
+        if (sum > target)
+            return v;
+    }
+    return last;
+}
+
+void CPU(head_sample)(struct backend *be, int32_t *token, float *logprob, const struct linear *head, const float *x, int H,
+                      const struct head_rows *rows, const struct sampling *how, const uint32_t *random, const uint8_t *banned,
+                      const int32_t *eos, int n_eos)
+{
+    const int V = head->out;
+    struct scratch s = carve(be, H, V);
+    const bool filters = how->temperature > 0 && (how->top_k > 0 || how->top_p < 1);
+    for (int first = 0; first < rows->n; first += HEAD_ROWS) {
+        const int n = rows->n - first < HEAD_ROWS ? rows->n - first : HEAD_ROWS;
+        logits_of(be, &s, head, x, H, rows->row + first, n, how->temperature > 0 ? how->temperature : 1.0f);
+#pragma omp parallel for schedule(static)                                                                              \
+    num_threads(cpu_state(be)->threads) if ((int64_t)n * V >= PARALLEL_PRODUCT && !filters)
+        for (int i = 0; i < n; i++) {
+            float *z = s.logits + (int64_t)i * V;
+            struct row_statistics r = row_statistics(z, V);
+            for (int e = 0; banned && banned[first + i] && e < n_eos; e++)
+                z[eos[e]] = -INFINITY;
+            if (filters)
+                filter(z, V, how, s.order);
+            int32_t t = how->temperature > 0 ? draw(z, V, random[first + i]) : argmax(z, V);
+            logprob[first + i] = (float)((double)z[t] - r.lse);
+            token[first + i] = t;
+        }
+    }
+}
+
+/* Logits to dz = g ([v = target] - p) - h p (log p + H), all over the temperature. */
+static void row_gradient(float *z, int V, int32_t target, float g, float h, float lse, float entropy, float factor)
+{
+    const v16 shift = v16_all(lse), dg = v16_all(-g * factor), dh = v16_all(-h * factor), H = v16_all(entropy);
+    for (int v = 0; v < V; v += LANES) {
+        const int n = V - v < LANES ? V - v : LANES;
+        v16 logp = v16_sub(n == LANES ? v16_load(z + v) : v16_load_part(z + v, n), shift), p = v16_exp(logp);
+        v16 d = v16_mul(p, v16_fma(dh, v16_add(logp, H), dg));
+        if (n == LANES)
+            v16_store(z + v, d);
+        else
+            v16_store_part(z + v, d, n);
+    }
+    z[target] += g * factor;
+}
+
+/* End of a group that begins at row `first`: HEAD_ROWS rows; with dW wanted, of one sequence only, so that what is rounded
+ * does not depend on the batch. */
+static int group_end(const struct head_rows *rows, int first, const struct batch *b, bool one_sequence)
+{
+    int end = first;
+    while (end < rows->n && end - first < HEAD_ROWS &&
+           (!one_sequence || b->sequence[rows->row[end]] == b->sequence[rows->row[first]]))
+        end++;
+    return end;
+}
+
+/* dW[v] += sum over the group's rows of dz[row][v] x[row] */
+static void head_gradient(struct backend *be, const struct scratch *s, const struct linear *head, int n, struct grads *g)
+{
+    const int V = head->out, H = head->in;
+#pragma omp parallel for schedule(static)                                                                              \
+    num_threads(cpu_state(be)->threads) if ((int64_t)n * V * H >= PARALLEL_PRODUCT)
+    for (int v = 0; v < V; v++) {
+        for (int k = 0; k < H; k += LANES) {
+            const int lanes = H - k < LANES ? H - k : LANES;
+            float sum[LANES];
+            v16 acc = v16_all(0.0f);
+            for (int i = 0; i < n; i++)
+                acc = v16_fma(v16_all(s->logits[(int64_t)i * V + v]), v16_load_part(s->x + (int64_t)i * H + k, lanes), acc);
+            v16_store(sum, acc);
+            grads_add(g, head->offset_weight + (int64_t)v * H + k, sum, lanes);
+        }
+    }
+}
+
+void CPU(head_logprob_backward)(struct backend *be, float *dx, const float *dlogprob, const float *dentropy, const float *lse,
+                                const float *entropy, const struct linear *head, const float *x, int H,
+                                const struct head_rows *rows, float temperature, struct grads *g, const struct batch *b)
+{
+    const int V = head->out;
+    struct scratch s = carve(be, H, V);
+    for (int first = 0, end; first < rows->n; first = end) {
+        int32_t row[HEAD_ROWS], place[HEAD_ROWS], n = 0;
+        end = group_end(rows, first, b, head->master != NULL);
+        for (int i = first; i < end; i++) {
+            if (dlogprob[i] == 0 && (!dentropy || dentropy[i] == 0))
+                continue;
+            row[n] = rows->row[i];
+            place[n++] = i;
+        }
+        if (!n)
+            continue;
+        logits_of(be, &s, head, x, H, row, n, temperature);
+#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * V >= PARALLEL_PRODUCT)
+        for (int i = 0; i < n; i++)
+            row_gradient(s.logits + (int64_t)i * V, V, rows->target[place[i]], dlogprob[place[i]],
+                         dentropy ? dentropy[place[i]] : 0.0f, lse[place[i]], entropy[place[i]], 1.0f / temperature);
+        CPU(product_transposed)(be, s.dx, false, s.logits, head, head->master, V, H, n);
+        for (int i = 0; i < n; i++)
+            for (int k = 0; k < H; k++)
+                dx[(int64_t)row[i] * H + k] += s.dx[(int64_t)i * H + k];
+        if (head->master)
+            head_gradient(be, &s, head, n, g);
+    }
+}

@@ -1,0 +1,22 @@
+/* What linear.c, linear_backward.c and head.c share. */
+#ifndef RLHF_SRC_CPU_LINEAR_H
+#define RLHF_SRC_CPU_LINEAR_H
+
+#include "cpu/ops.h"
+#include "cpu/product.h"
+
+struct epilogue;
+
+/* x with pass's dropout of adapter a into out [N][K], or x itself where none is active. */
+const float *CPU(dropped)(struct backend *be, float *out, const float *x, int K, int N, const struct lora *a,
+                          const struct linear_pass *pass);
+
+/* dx[n][k] = (or +=) sum over o, ascending in blocks, of dy[n][o] W[o][k]: W expanded tile by tile. master: row-major float
+ * [out][in] used in place of the packed weight (adapters, pretraining); dx [N][in]. */
+void CPU(product_transposed)(struct backend *be, float *dx, bool add, const float *dy, const struct linear *l,
+                             const float *master, int out, int in, int N);
+
+/* logits [n][V] of gathered rows */
+void CPU(head_product)(struct backend *be, float *logits, const float *x, const struct linear *head, int n);
+
+#endif

@@ -1,0 +1,152 @@
+/* Linear layers backward: dx from weights expanded tile by tile to float, adapters' (and masters') gradients contracted per
+ * sequence in float, in token order, then added exactly. */
+#include "cpu/fixed.h"
+#include "cpu/linear.h"
+
+/* w[o - first][0 .. 15] of inputs k .. k + 15 as floats, zeros beyond in; for outputs first .. end - 1 */
+static void expand_tile(float *tile, const struct linear *l, int first, int end, int k, int in)
+{
+    const int n = in - k < LANES ? in - k : LANES;
+    for (int o = first; o < end; o++) {
+        float *y = tile + (int64_t)(o - first) * LANES;
+        const int64_t lane = o % LANES;
+        if (l->dtype == DTYPE_I8) {
+            const int8_t *panel = (const int8_t *)l->weight + o / LANES * padded4(in) * LANES + lane * 4;
+            const float scale = l->absmax[o] / 127.0f;
+            for (int i = 0; i < n; i++)
+                y[i] = (float)panel[(k + i) / 4 * 64 + (k + i) % 4] * scale;
+        } else if (l->dtype == DTYPE_F32) {
+            const float *panel = (const float *)l->weight + ((int64_t)(o / LANES) * in + k) * LANES + lane;
+            for (int i = 0; i < n; i++)
+                y[i] = panel[i * LANES];
+        } else {
+            const uint16_t *panel = (const uint16_t *)l->weight + ((int64_t)(o / LANES) * in + k) * LANES + lane;
+            for (int i = 0; i < n; i++)
+                y[i] = l->dtype == DTYPE_F16 ? half_to_float(panel[i * LANES]) : bf16_to_float(panel[i * LANES]);
+        }
+        for (int i = n; i < LANES; i++)
+            y[i] = 0.0f;
+    }
+}
+
+static void copy_tile(float *tile, const float *master, int first, int end, int k, int in)
+{
+    const int n = in - k < LANES ? in - k : LANES;
+    for (int o = first; o < end; o++)
+        v16_store(tile + (int64_t)(o - first) * LANES, v16_load_part(master + (int64_t)o * in + k, n));
+}
+
+void CPU(product_transposed)(struct backend *be, float *dx, bool add, const float *dy, const struct linear *l,
+                             const float *master, int out, int in, int N)
+{
+    const int tiles = (in + LANES - 1) / LANES;
+#pragma omp parallel for schedule(static)                                                                              \
+    num_threads(cpu_state(be)->threads) if ((int64_t)N * out * in >= PARALLEL_PRODUCT)
+    for (int tile = 0; tile < tiles; tile++) {
+        float w[K_BLOCK * LANES];
+        const int k = tile * LANES, lanes = in - k < LANES ? in - k : LANES;
+        for (int first = 0; first < out; first += K_BLOCK) {
+            const int end = first + K_BLOCK < out ? first + K_BLOCK : out;
+            if (master)
+                copy_tile(w, master, first, end, k, in);
+            else
+                expand_tile(w, l, first, end, k, in);
+            for (int row = 0; row < N;) {
+                int R = N - row < ROW_TILE ? N - row : ROW_TILE;
+                v16 total[ROW_TILE];
+                for (int r = 0; r < R; r++)
+                    total[r] = first || add ? v16_load_part(dx + (int64_t)(row + r) * in + k, lanes) : v16_all(0.0f);
+                product_tile(total, R, 1, DTYPE_F32, dy + (int64_t)row * out + first, out, w, LANES, 0, end - first);
+                for (int r = 0; r < R; r++)
+                    v16_store_part(dx + (int64_t)(row + r) * in + k, total[r], lanes);
+                row += R;
+            }
+        }
+    }
+}
+
+/* gradient[i][j] = scale * sum over the sequence's tokens t, in order, of left[t][i] right[t][j]; added at offset + i * J + j */
+static void contract(struct backend *be, const float *left, int I, const float *right, int J, float scale,
+                     const struct batch *b, struct grads *g, int64_t offset)
+{
+    enum { WIDTH = 4 * LANES };
+#pragma omp parallel for schedule(static)                                                                              \
+    num_threads(cpu_state(be)->threads) if ((int64_t)b->n_tokens * I * J >= PARALLEL_PRODUCT)
+    for (int i = 0; i < I; i++) {
+        for (int s = 0; s < b->n_seqs; s++) {
+            for (int j = 0; j < J; j += WIDTH) {
+                const int n = J - j < WIDTH ? J - j : WIDTH;
+                float sum[WIDTH];
+                v16 acc[4] = {v16_all(0.0f), v16_all(0.0f), v16_all(0.0f), v16_all(0.0f)};
+                for (int t = b->start[s]; t < b->start[s + 1]; t++) {
+                    const v16 a = v16_all(left[(int64_t)t * I + i]);
+                    const float *x = right + (int64_t)t * J + j;
+                    for (int c = 0; c < 4 && c * LANES < n; c++) {
+                        const int left_over = n - c * LANES;
+                        acc[c] = v16_fma(a, left_over >= LANES ? v16_load(x + c * LANES) : v16_load_part(x + c * LANES, left_over),
+                                         acc[c]);
+                    }
+                }
+                for (int c = 0; c < 4; c++)
+                    v16_store(sum + c * LANES, v16_mul(acc[c], v16_all(scale)));
+                grads_add(g, offset + (int64_t)i * J + j, sum, n);
+            }
+        }
+    }
+}
+
+static void bias_gradient(const float *dy, int out, const struct batch *b, struct grads *g, int64_t offset)
+{
+    for (int s = 0; s < b->n_seqs; s++) {
+        for (int o = 0; o < out; o += LANES) {
+            const int n = out - o < LANES ? out - o : LANES;
+            float sum[LANES];
+            v16 acc = v16_all(0.0f);
+            for (int t = b->start[s]; t < b->start[s + 1]; t++)
+                acc = v16_add(acc, v16_load_part(dy + (int64_t)t * out + o, n));
+            v16_store(sum, acc);
+            grads_add(g, offset + o, sum, n);
+        }
+    }
+}
+
+/* dA, dB, and dx += mask(dh A) / (1 - p), with h = A u, dh = scale dy B. */
+static void adapter_backward(struct backend *be, float *dx, const struct linear *l, const struct lora *a, const float *dy,
+                             const float *x, int N, const struct linear_pass *pass, struct grads *g)
+{
+    float *u = cpu_scratch(be, 0, 0), *du = u + (int64_t)N * l->in;
+    float *h = du + (int64_t)N * l->in, *dh = h + (int64_t)N * a->r;
+    const float *dropped = CPU(dropped)(be, u, x, l->in, N, a, pass);
+    const struct linear A = {.out = a->r, .in = l->in, .dtype = DTYPE_F32, .weight = a->a_packed};
+    CPU(head_product)(be, h, dropped, &A, N);
+    CPU(product_transposed)(be, dh, false, dy, NULL, a->b, l->out, a->r, N);
+    for (int64_t i = 0; i < (int64_t)N * a->r; i++)
+        dh[i] *= a->scale;
+    contract(be, dy, l->out, h, a->r, a->scale, pass->batch, g, a->offset_b);
+    contract(be, dh, a->r, dropped, l->in, 1.0f, pass->batch, g, a->offset_a);
+    if (!dx)
+        return;
+    if (dropped == x) {
+        CPU(product_transposed)(be, dx, true, dh, NULL, a->a, a->r, l->in, N);
+        return;
+    }
+    CPU(product_transposed)(be, du, false, dh, NULL, a->a, a->r, l->in, N);
+    CPU(dropped)(be, u, du, l->in, N, a, pass); /* the same mask and factor */
+    for (int64_t i = 0; i < (int64_t)N * l->in; i++)
+        dx[i] += u[i];
+}
+
+void CPU(linear_backward)(struct backend *be, float *dx, struct linear *const *l, const float *const *dy, int n_linears,
+                          const float *x, int N, const struct linear_pass *pass, struct grads *g)
+{
+    for (int i = 0; i < n_linears && dx; i++)
+        CPU(product_transposed)(be, dx, i > 0, dy[i], l[i], l[i]->master, l[i]->out, l[i]->in, N);
+    for (int i = 0; i < n_linears; i++) {
+        if (l[i]->master)
+            contract(be, dy[i], l[i]->out, x, l[i]->in, 1.0f, pass->batch, g, l[i]->offset_weight);
+        if (l[i]->master && l[i]->bias)
+            bias_gradient(dy[i], l[i]->out, pass->batch, g, l[i]->offset_bias);
+        if (pass->adapter >= 0 && l[i]->adapter[pass->adapter])
+            adapter_backward(be, dx, l[i], l[i]->adapter[pass->adapter], dy[i], x, N, pass, g);
+    }
+}

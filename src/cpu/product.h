@@ -1,0 +1,156 @@
+/* The one product order of the CPU backend: y[n][o] = sum over k of x[n][k] w[o][k], in blocks of K_BLOCK inputs in ascending
+ * order, each summed from zero in ascending order with fma, block sums added in order. Vectors run over 16 outputs, so
+ * nothing is reduced across lanes, and tiles of any size give the same bits.
+ *
+ *   panel of 16 outputs, floating types   [K][16]         one vector a k
+ *   panel of 16 outputs, int8             [K / 4][16][4]  four k of an output lie together (VNNI's order)
+ */
+#ifndef RLHF_SRC_CPU_PRODUCT_H
+#define RLHF_SRC_CPU_PRODUCT_H
+
+#include "cpu/cpu.h"
+
+#if defined __AVX512F__
+enum { ROW_TILE = 8 };
+#elif defined __FMA__
+enum { ROW_TILE = 6 };
+#else
+enum { ROW_TILE = 2 };
+#endif
+
+/* Work below this many multiply-adds is not worth a parallel region. */
+enum { PARALLEL_PRODUCT = 1 << 16 };
+
+static inline int64_t panels_of(int out)
+{
+    return (out + LANES - 1) / LANES;
+}
+
+static inline int64_t padded4(int k)
+{
+    return (k + 3) / 4 * 4;
+}
+
+static inline v16 product_load(enum dtype t, const void *w, int64_t at)
+{
+    if (t == DTYPE_F32)
+        return v16_load((const float *)w + at);
+    const uint16_t *h = (const uint16_t *)w + at;
+    v16 y;
+    if (t == DTYPE_BF16) {
+        float f[LANES];
+        for (int i = 0; i < LANES; i++) {
+            uint32_t bits = (uint32_t)h[i] << 16;
+            memcpy(&f[i], &bits, 4);
+        }
+        return v16_load(f);
+    }
+#if defined __AVX512F__
+    y.part[0] = (vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)h));
+#elif defined __F16C__
+    V16_PARTS(i)
+    {
+        y.part[i] = (vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(h + 8 * i)));
+    }
+#else
+    float f[LANES];
+    for (int i = 0; i < LANES; i++)
+        f[i] = half_to_float(h[i]);
+    y = v16_load(f);
+#endif
+    return y;
+}
+
+/* Codes of the four k of group g, as four vectors of floats. */
+static inline void product_load_codes(v16 out[4], const int8_t *w, int64_t g)
+{
+    V16_PARTS(i)
+    {
+        ivec x;
+        memcpy(&x, w + g * 64 + i * VECTOR_BYTES, sizeof x);
+        out[0].part[i] = __builtin_convertvector((x << 24) >> 24, vec);
+        out[1].part[i] = __builtin_convertvector((x << 16) >> 24, vec);
+        out[2].part[i] = __builtin_convertvector((x << 8) >> 24, vec);
+        out[3].part[i] = __builtin_convertvector(x >> 24, vec);
+    }
+}
+
+/* total[r * C + c] += the sums of one tile: R rows of x against C panels. stride: elements from a k to the next (16 in a
+ * panel, the row's length in a row-major matrix whose rows are summed over); next: from a panel to the next. */
+#define PRODUCT_TILE(R, C, DTYPE)                                                                  \
+    for (int first = 0; first < K; first += K_BLOCK) {                                             \
+        const int end = first + K_BLOCK < K ? first + K_BLOCK : K;                                 \
+        v16 acc[(R) * (C)];                                                                        \
+        _Pragma("GCC unroll 16") for (int i = 0; i < (R) * (C); i++) acc[i] = v16_all(0.0f);       \
+        if ((DTYPE) == DTYPE_I8) {                                                                 \
+            for (int k = first; k < end; k += 4) {                                                 \
+                _Pragma("GCC unroll 4") for (int c = 0; c < (C); c++)                              \
+                {                                                                                  \
+                    v16 code[4];                                                                   \
+                    product_load_codes(code, (const int8_t *)w + c * next, k / 4);                 \
+                    _Pragma("GCC unroll 4") for (int j = 0; j < 4; j++)                            \
+                    {                                                                              \
+                        if (k + j >= end)                                                          \
+                            break;                                                                 \
+                        _Pragma("GCC unroll 16") for (int r = 0; r < (R); r++) acc[r * (C) + c] =  \
+                            v16_fma(v16_all(x[r * ldx + k + j]), code[j], acc[r * (C) + c]);       \
+                    }                                                                              \
+                }                                                                                  \
+            }                                                                                      \
+        } else {                                                                                   \
+            for (int k = first; k < end; k++) {                                                    \
+                _Pragma("GCC unroll 4") for (int c = 0; c < (C); c++)                              \
+                {                                                                                  \
+                    const v16 v = product_load((DTYPE), w, c * next + k * stride);                 \
+                    _Pragma("GCC unroll 16") for (int r = 0; r < (R); r++) acc[r * (C) + c] =      \
+                        v16_fma(v16_all(x[r * ldx + k]), v, acc[r * (C) + c]);                     \
+                }                                                                                  \
+            }                                                                                      \
+        }                                                                                          \
+        _Pragma("GCC unroll 16") for (int i = 0; i < (R) * (C); i++) total[i] =                    \
+            v16_add(total[i], acc[i]);                                                             \
+    }
+
+#define PRODUCT_CASE(R, C)                                                                         \
+    case R:                                                                                        \
+        switch (t) {                                                                               \
+        case DTYPE_F32:                                                                            \
+            PRODUCT_TILE(R, C, DTYPE_F32) break;                                                   \
+        case DTYPE_F16:                                                                            \
+            PRODUCT_TILE(R, C, DTYPE_F16) break;                                                   \
+        case DTYPE_BF16:                                                                           \
+            PRODUCT_TILE(R, C, DTYPE_BF16) break;                                                  \
+        default:                                                                                   \
+            PRODUCT_TILE(R, C, DTYPE_I8) break;                                                    \
+        }                                                                                          \
+        break;
+
+/* R rows of x against C panels: C = 1 with R <= ROW_TILE, or R = 1 with C <= 4. */
+static inline void product_tile(v16 *total, int R, int C, enum dtype t, const float *x, int64_t ldx, const void *w, int64_t stride,
+                                int64_t next, int K)
+{
+    if (C == 4) {
+        switch (R) {
+            PRODUCT_CASE(1, 4)
+        }
+        return;
+    }
+    switch (R) {
+        PRODUCT_CASE(1, 1)
+        PRODUCT_CASE(2, 1)
+#if defined __FMA__
+        PRODUCT_CASE(3, 1)
+        PRODUCT_CASE(4, 1)
+        PRODUCT_CASE(5, 1)
+        PRODUCT_CASE(6, 1)
+#endif
+#if defined __AVX512F__
+        PRODUCT_CASE(7, 1)
+        PRODUCT_CASE(8, 1)
+#endif
+    default:
+        break;
+    }
+}
+
+#endif

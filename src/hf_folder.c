@@ -1,0 +1,234 @@
+/* Model folders: what config.json promises is compared with what the weights hold, before anything is loaded. */
+#include "hf_folder.h"
+
+#include "error.h"
+#include "file.h"
+#include "log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PROBLEMS_TOLD = 12, UNEXPECTED_TOLD = 3 };
+
+/* Copied as they are into a folder that we write. */
+static const char *const tokenizer_files[] = {"tokenizer.json",
+                                              "tokenizer_config.json",
+                                              "special_tokens_map.json",
+                                              "tokenizer.model",
+                                              "vocab.json",
+                                              "merges.txt",
+                                              "vocab.txt",
+                                              "added_tokens.json",
+                                              "chat_template.jinja"};
+
+/* By the HF name, else without the family's prefix (files of the bare model). */
+static const struct safetensors_entry *find(const struct safetensors *s, const struct arch *a,
+                                            const char *name)
+{
+    const struct safetensors_entry *e = safetensors_find(s, name);
+    const size_t n = strlen(arch_prefix(a));
+    if (!e && !strncmp(name, arch_prefix(a), n))
+        e = safetensors_find(s, name + n);
+    return e;
+}
+
+struct problems {
+    struct text text;
+    int n;
+};
+
+static void tell(struct problems *p, const char *line)
+{
+    if (p->n++ < PROBLEMS_TOLD)
+        text_format(&p->text, "%s%s", p->n > 1 ? "; " : "", line);
+}
+
+static void check_tensor(struct problems *p, const struct arch_tensor *t,
+                         const struct safetensors_entry *e)
+{
+    char line[1024], want[64], have[256];
+    safetensors_shape(want, sizeof want, t->shape, t->n_dims);
+    if (!e) {
+        snprintf(line, sizeof line, "tensor %s %s is missing", t->name, want);
+        tell(p, line);
+        return;
+    }
+    bool same = e->n_dims == t->n_dims;
+    for (int i = 0; same && i < t->n_dims; i++)
+        same = e->shape[i] == t->shape[i];
+    if (!same) {
+        snprintf(line, sizeof line, "tensor %s is %s, config.json needs %s", e->name,
+                 safetensors_shape(have, sizeof have, e->shape, e->n_dims), want);
+        tell(p, line);
+    }
+    if (!safetensors_is_float(e)) {
+        snprintf(line, sizeof line, "tensor %s has dtype %s, not F32, F16 or BF16", e->name,
+                 e->type);
+        tell(p, line);
+    }
+}
+
+static bool ends_with(const char *s, const char *end)
+{
+    const size_t n = strlen(s), k = strlen(end);
+    return n >= k && !strcmp(s + n - k, end);
+}
+
+/* Tensors that files may hold beside those of the architecture. */
+static bool may_ignore(const struct arch *a, const char *name)
+{
+    static const char *const ends[] = {".attention.bias", ".attention.masked_bias",
+                                       ".rotary_emb.inv_freq", ".rotary_emb.cos_cached",
+                                       ".rotary_emb.sin_cached"};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (ends_with(name, ends[i]))
+            return true;
+    if (!strncmp(name, "v_head.", 7) || !strncmp(name, "score.", 6))
+        return true;
+    const size_t n = strlen(arch_head_module(a));
+    return a->tied_head && !strncmp(name, arch_head_module(a), n) && !strcmp(name + n, ".weight");
+}
+
+static int compare_pointers(const void *a, const void *b)
+{
+    const char *x = *(const char *const *)a, *y = *(const char *const *)b;
+    return (x > y) - (x < y);
+}
+
+/* One warning for all tensors of the file that nothing asks for. used: their entries, [n]. */
+static void warn_unexpected(const struct hf_folder *f, const struct safetensors_entry **used, int n)
+{
+    struct text names = {0};
+    int unexpected = 0;
+    qsort(used, (size_t)n, sizeof *used, compare_pointers);
+    for (int i = 0; i < f->weights.n; i++) {
+        const struct safetensors_entry *e = &f->weights.entry[i];
+        if (bsearch(&e, used, (size_t)n, sizeof *used, compare_pointers) ||
+            may_ignore(&f->arch, e->name))
+            continue;
+        if (unexpected++ < UNEXPECTED_TOLD)
+            text_format(&names, "%s%s", unexpected > 1 ? ", " : "", e->name);
+    }
+    if (unexpected)
+        log_warn("%s: %d tensors that %s does not have are not used: %s%s", f->path, unexpected,
+                 arch_model_type(&f->arch), text_string(&names),
+                 unexpected > UNEXPECTED_TOLD ? ", .." : "");
+    text_free(&names);
+}
+
+static int check_weights(const struct hf_folder *f)
+{
+    struct problems p = {0};
+    const int n = arch_tensors(&f->arch);
+    const struct safetensors_entry **used = calloc((size_t)n, sizeof *used);
+    CHECK(used, "out of memory for %d tensors", n);
+    for (int i = 0; i < n; i++) {
+        struct arch_tensor t;
+        arch_tensor(&t, &f->arch, i);
+        used[i] = find(&f->weights, &f->arch, t.name);
+        check_tensor(&p, &t, used[i]);
+    }
+    int rc = 0;
+    if (p.n > PROBLEMS_TOLD)
+        text_format(&p.text, "; and %d more", p.n - PROBLEMS_TOLD);
+    if (p.n)
+        rc = error_set(ERR_FILE, "%s: weights do not fit config.json: %s",
+                       f->weights.n_files == 1 ? f->weights.file[0].path : f->path,
+                       text_string(&p.text));
+    else
+        warn_unexpected(f, used, n);
+    free(used);
+    text_free(&p.text);
+    return rc;
+}
+
+int hf_folder_open(struct hf_folder *f, const char *folder)
+{
+    *f = (struct hf_folder){0};
+    TRY(arch_read(&f->arch, folder));
+    TRY(safetensors_open(&f->weights, folder));
+    f->path = strdup(folder);
+    CHECK(f->path, "out of memory");
+    int rc = check_weights(f);
+    if (rc)
+        hf_folder_close(f);
+    return rc;
+}
+
+void hf_folder_close(struct hf_folder *f)
+{
+    safetensors_close(&f->weights);
+    free(f->path);
+    *f = (struct hf_folder){0};
+}
+
+const struct safetensors_entry *hf_folder_tensor(const struct hf_folder *f,
+                                                 const struct arch_tensor *t)
+{
+    return find(&f->weights, &f->arch, t->name);
+}
+
+const struct safetensors_entry *hf_folder_find(const struct hf_folder *f, enum arch_role role,
+                                               int layer, enum arch_slot slot, bool bias)
+{
+    const struct arch *a = &f->arch;
+    const bool norm = role == ROLE_ATTN_NORM || role == ROLE_MLP_NORM || role == ROLE_FINAL_NORM;
+    if (role == ROLE_LINEAR && (!a->linear[slot].module || (bias && !a->linear[slot].bias)))
+        return NULL;
+    if (bias && role != ROLE_LINEAR && !(norm && a->norm_bias))
+        return NULL;
+    char name[ARCH_NAME_MAX];
+    arch_tensor_name(name, sizeof name, a, role, layer, slot, bias);
+    return find(&f->weights, a, name);
+}
+
+/* ---- writing ---- */
+
+static int copy_if_there(const char *folder, const char *source, const char *name)
+{
+    char *from = file_join(source, name), *to = file_join(folder, name);
+    int rc = file_exists(from) ? file_copy(to, from) : 0;
+    free(from);
+    free(to);
+    return rc;
+}
+
+int hf_folder_write_config(const char *folder, const struct arch *a, enum dtype dtype,
+                           const char *source)
+{
+    TRY(file_make_folders(folder));
+    TRY(arch_write_config(a, folder, dtype));
+    if (!source)
+        return 0;
+    for (size_t i = 0; i < sizeof tokenizer_files / sizeof *tokenizer_files; i++)
+        TRY(copy_if_there(folder, source, tokenizer_files[i]));
+    return copy_if_there(folder, source, "generation_config.json");
+}
+
+struct safetensors_out *hf_folder_list(const struct arch *a, enum dtype dtype,
+                                       struct arch_tensor **names)
+{
+    const int n = arch_tensors(a);
+    struct safetensors_out *list = calloc((size_t)n, sizeof *list);
+    *names = calloc((size_t)n, sizeof **names);
+    CHECK(list && *names, "out of memory for %d tensors", n);
+    for (int i = 0; i < n; i++) {
+        struct arch_tensor *t = &(*names)[i];
+        arch_tensor(t, a, i);
+        list[i] = (struct safetensors_out){.name = t->name, .dtype = dtype, .n_dims = t->n_dims};
+        memcpy(list[i].shape, t->shape, sizeof t->shape);
+    }
+    return list;
+}
+
+int hf_folder_write(const char *folder, const struct arch *a, const struct safetensors_out *tensors,
+                    int n, const char *source)
+{
+    CHECK(n > 0, "%s: a model without tensors", folder);
+    TRY(hf_folder_write_config(folder, a, tensors[0].dtype, source));
+    char *path = file_join(folder, "model.safetensors");
+    int rc = safetensors_write(path, tensors, n);
+    free(path);
+    return rc ? rc : file_sync_folder(folder);
+}

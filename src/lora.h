@@ -1,0 +1,25 @@
+/* Low-rank adapters on a model's linear layers, and the value head: attaching, first values, reading and writing.
+ * Source: Hu et al. 2021 (arXiv:2106.09685), section 4.1.
+ */
+#ifndef RLHF_SRC_LORA_H
+#define RLHF_SRC_LORA_H
+
+#include "model.h"
+#include "peft.h"
+
+/* Lists A [r][in] and B [out][r] of every linear layer that the configuration names as trainable ("<module>.lora_A"), in layer
+ * order. Before model_layout. Errors: no layer matches (the module names are listed). */
+int lora_attach(struct model *m, const struct peft_config *config, uint64_t seed);
+
+/* First values: A uniform in +-1/sqrt(in) (Kaiming with a = sqrt 5), B zero; value head uniform in +-1/sqrt(H), bias too
+ * (torch's Linear). Functions of the seed alone. */
+void lora_init(struct model *m, uint64_t seed);
+
+/* Values from a PEFT folder that was opened for this architecture and attached with its own configuration, and from the
+ * value head beside it, where there is one (else the head keeps its first values). Errors: unreadable tensors. */
+int lora_read(struct model *m, const struct peft_adapter *adapter, const char *folder);
+
+/* Writes the adapters as a PEFT folder, the value head beside them. Errors: of the file system. */
+int lora_write(const struct model *m, const struct peft_config *config, const char *folder);
+
+#endif

@@ -1,0 +1,123 @@
+/* The model: embedding, blocks, final norm, head, on the operations of backend.h. One copy of the weights serves the policy
+ * (adapter 0) and the reference (no adapter): the adapter is a field of the pass.
+ *
+ *   model_init -> (lora_attach, value head) -> model_layout twice (arena.h) -> weights_read -> passes
+ */
+#ifndef RLHF_SRC_MODEL_H
+#define RLHF_SRC_MODEL_H
+
+#include "arch.h"
+#include "arena.h"
+#include "backend.h"
+#include "trainable.h"
+
+/* The largest shapes that the model's memory is planned for. */
+struct model_shape {
+    int batch_tokens; /* tokens of one pass: a training micro-batch, a prefill */
+    int batch_seqs;
+    int head_rows;      /* rows of one call of the head */
+    int slots;          /* sequences decoded at once; 0: no cache */
+    int cache_tokens;   /* positions of a slot */
+    int kept_layers;    /* activations kept for backward: layers (no recomputation), 1 (recompute), 0 (forward only) */
+};
+
+struct layer {
+    struct norm norm1, norm2;
+    struct linear linear[ARCH_LINEARS_MAX];
+    struct lora lora[ARCH_LINEARS_MAX];
+    struct kv_cache cache;
+};
+
+/* What backward needs of one layer, and what forward writes. N = shape.batch_tokens rows each. */
+struct activations {
+    float *middle;        /* [N][H] sequential residual: input of norm2 */
+    float *n1, *n2;       /* [N][H] outputs of the norms */
+    float *q, *k, *v, *o; /* [N][nh hd], [N][nkv hd] twice, [N][nh hd] */
+    float *up, *gate, *act; /* [N][I]; gate NULL without a gated MLP */
+};
+
+/* A batch in the device's memory, and rows of it for the head. */
+struct device_batch {
+    struct batch b;
+    int32_t *row, *target; /* [head_rows] */
+};
+
+struct model {
+    const struct arch *arch;
+    struct backend *be;
+    struct model_shape shape;
+    enum dtype dtype;         /* of the linear layers */
+    enum matmul matmul;
+    float outlier_threshold;
+    bool train_all;           /* pretrain: every weight is trainable */
+    struct linear embedding, head;
+    struct norm final;
+    struct layer *layer; /* [layers] */
+    struct attention attention;
+    struct trainable trainable;
+    int64_t value_offset; /* of the value head's w [H] and bias [1] in the trainable vector; -1: none */
+
+    float **x;              /* [layers + 1] residual stream: inputs of the layers, [N][H]; one buffer when nothing is kept */
+    float *hidden;          /* [N][H] output of the final norm */
+    struct activations *kept; /* [max(kept_layers, 1)] */
+    float *attn_out, *mlp_out; /* [N][H] */
+    float *projection[3];   /* [N][out] query, key, value projections before rotation */
+    float *dx, *dn1, *dn2, *d_wide[4], *d_narrow[4]; /* gradients of one layer */
+    struct device_batch batch;
+    float *logprob, *entropy, *lse, *value, *d_logprob, *d_entropy, *d_value; /* [head_rows] */
+    float *workspace;
+    float *rope_cos, *rope_sin;
+};
+
+struct model_options {
+    enum dtype dtype; /* DTYPE_I8 for quantised linear layers, else the weights' own type */
+    enum dtype file_dtype; /* of embedding and head (and of the linear layers where they are not quantised) */
+    enum matmul matmul;
+    float outlier_threshold;
+    bool train_all;
+};
+
+/* Describes the layers; no memory of the device yet. arch is borrowed. */
+void model_init(struct model *m, const struct arch *arch, struct backend *be, const struct model_options *o);
+void model_free(struct model *m);
+
+/* Adds the value head to the trainables. Before layout. */
+void model_add_value_head(struct model *m);
+
+/* Places weights, trainables, cache, activations and workspace for the largest shapes. */
+void model_layout(struct model *m, struct arena *a, const struct model_shape *shape);
+
+/* Fills the rotary tables. The node's leader calls it once, after placing. */
+void model_fill_tables(struct model *m);
+
+/* A pass over host batch b (training or prefill form, or decode form with decode = true).
+ * adapter: 0 policy, -1 reference. Writes m->hidden [N][H]. */
+struct model_pass {
+    int adapter;
+    bool dropout;
+    uint32_t step;      /* dropout's counter */
+    bool keep;          /* store what backward needs */
+    bool write_cache;   /* prefill: keys and values to the slots of b */
+    bool decode;        /* one token a sequence, attention over the cache */
+};
+void model_forward(struct model *m, const struct batch *b, const struct model_pass *pass);
+
+/* After model_forward with keep and the head's backward into m->dx: gradients of the trainables. Same batch and pass. */
+void model_backward(struct model *m, const struct model_pass *pass);
+
+/* Head rows of the current batch: copies row[n] and target[n] (may be NULL) to the device. */
+struct head_rows model_rows(struct model *m, int n, const int32_t *row, const int32_t *target);
+
+/* log-prob, entropy of the targets, into host arrays [n] (entropy may be NULL), and value (NULL: not wanted). */
+int model_evaluate_rows(struct model *m, const struct head_rows *rows, float temperature, float *logprob, float *entropy,
+                        float *value);
+
+/* Backward of the rows' derivatives (host [n]; dentropy, dvalue may be NULL) and of the whole model. Rows must be those of
+ * the last model_evaluate_rows. */
+int model_backward_rows(struct model *m, const struct head_rows *rows, float temperature, const float *dlogprob,
+                        const float *dentropy, const float *dvalue, const struct model_pass *pass);
+
+/* After an update of the trainable vector: packed copies anew. */
+void model_refresh(struct model *m);
+
+#endif

@@ -1,0 +1,437 @@
+/* The PPO step. Rank-local work is the forward and backward of a rank's own samples; losses, guards and statistics come from
+ * arrays that all ranks have gathered, in global order and in double. */
+#include "ppo.h"
+
+#include "advantage.h"
+#include "batch.h"
+#include "error.h"
+#include "log.h"
+#include "policy_loss.h"
+#include "stats.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Means over the mini-batches of a step. */
+struct update_sums {
+    double policy, value, total, entropy, approxkl, policykl, clipfrac, value_clipfrac, ratio, ratio_var, value_error, norm;
+    int64_t n, n_updates;
+    bool stopped;
+};
+
+/* One mini-batch: samples order[0 .. n-1] of the step. */
+struct mini_batch {
+    struct sample **sample; /* [n] */
+    int n;
+    int64_t n_tokens;
+    int *rank;       /* [n] who trains it */
+    int64_t *offset; /* [n] of its tokens in the arrays below */
+    float *logprob, *entropy, *value, *old_logprob, *old_value, *advantage, *ret; /* [n_tokens] */
+};
+
+static void *zeroed(size_t n, size_t size)
+{
+    void *p = calloc(n ? n : 1, size);
+    CHECK(p, "out of memory");
+    return p;
+}
+
+void ppo_init(struct ppo *p, const struct rollout *rollout, int64_t total_steps)
+{
+    const struct settings *s = rollout->settings;
+    *p = (struct ppo){
+        .rollout = *rollout,
+        .estimator = kl_find(settings_kl_names[s->ppo.kl_penalty]),
+        .schedule = schedule_find(settings_scheduler_names[s->optim.lr_scheduler_type]),
+        .kl = {s->ppo.adap_kl_ctrl, s->ppo.init_kl_coef, s->ppo.target, s->ppo.horizon},
+        .optimizer = {.beta1 = s->optim.adam_beta1,
+                      .beta2 = s->optim.adam_beta2,
+                      .epsilon = s->optim.adam_epsilon,
+                      .weight_decay = s->optim.weight_decay,
+                      .max_grad_norm = s->optim.max_grad_norm.set ? s->optim.max_grad_norm.value : 0},
+        .total_steps = total_steps,
+    };
+    CHECK(p->estimator && p->schedule, "names in settings and tables differ");
+}
+
+void ppo_free(struct ppo *p)
+{
+    sample_list_free(&p->samples);
+}
+
+/* Scores to per-token rewards to advantages, over the whole batch. Returns mean KL; non_score: mean of -coef * KL. */
+static void advantages(struct ppo *p, double *kl_mean, double *non_score)
+{
+    const struct settings_ppo *s = &p->rollout.settings->ppo;
+    int64_t n = p->samples.n, tokens = sample_list_tokens(&p->samples), at = 0;
+    double *score = zeroed((size_t)n, sizeof *score), kl_sum = 0;
+    bool *finished = zeroed((size_t)n, sizeof *finished);
+    float *reward = zeroed((size_t)tokens, sizeof *reward), *advantage = zeroed((size_t)tokens, sizeof *advantage);
+    for (int64_t i = 0; i < n; i++) {
+        score[i] = p->samples.sample[i].raw_score;
+        finished[i] = p->samples.sample[i].finished;
+    }
+    if (s->missing_eos_penalty.set)
+        score_missing_eos(score, finished, n, s->missing_eos_penalty.value);
+    struct score_settings how = {s->use_score_scaling, s->use_score_norm, s->score_clip.set ? s->score_clip.value : 0};
+    score_process(score, n, &p->moments, &how);
+    for (int64_t i = 0; i < n; at += p->samples.sample[i++].n_response) {
+        struct sample *x = &p->samples.sample[i];
+        x->score = score[i];
+        kl_sum += kl_rewards(reward + at, x->array[SAMPLE_LOGPROB], x->array[SAMPLE_REF_LOGPROB], x->n_response, p->estimator,
+                             p->kl.coef, score[i]);
+    }
+    if (s->whiten_rewards)
+        stats_whiten(reward, tokens, false);
+    at = 0;
+    for (int64_t i = 0; i < n; at += p->samples.sample[i++].n_response) {
+        struct sample *x = &p->samples.sample[i];
+        memcpy(sample_array(x, SAMPLE_REWARD), reward + at, (size_t)x->n_response * sizeof *reward);
+        advantage_gae(advantage + at, sample_array(x, SAMPLE_RETURN), reward + at, x->array[SAMPLE_VALUE], x->n_response,
+                      s->gamma, s->lam);
+    }
+    stats_whiten(advantage, tokens, true);
+    at = 0;
+    for (int64_t i = 0; i < n; at += p->samples.sample[i++].n_response)
+        memcpy(sample_array(&p->samples.sample[i], SAMPLE_ADVANTAGE), advantage + at,
+               (size_t)p->samples.sample[i].n_response * sizeof *advantage);
+    *kl_mean = kl_sum / (double)n;
+    *non_score = -p->kl.coef * *kl_mean;
+    free(advantage);
+    free(reward);
+    free(finished);
+    free(score);
+}
+
+static void mini_batch_begin(struct mini_batch *b, struct ppo *p, const int64_t *order, int n)
+{
+    *b = (struct mini_batch){.n = n};
+    b->sample = zeroed((size_t)n, sizeof *b->sample);
+    b->rank = zeroed((size_t)n, sizeof *b->rank);
+    b->offset = zeroed((size_t)n, sizeof *b->offset);
+    int64_t *length = zeroed((size_t)n, sizeof *length);
+    for (int i = 0; i < n; i++) {
+        b->sample[i] = &p->samples.sample[order[i]];
+        b->offset[i] = b->n_tokens;
+        b->n_tokens += b->sample[i]->n_response;
+        length[i] = b->sample[i]->n_prompt + b->sample[i]->n_response;
+    }
+    batch_deal(b->rank, length, n, comm_size(p->rollout.comm));
+    free(length);
+    float **array[] = {&b->logprob, &b->entropy, &b->value, &b->old_logprob, &b->old_value, &b->advantage, &b->ret};
+    for (size_t i = 0; i < sizeof array / sizeof *array; i++)
+        *array[i] = zeroed((size_t)b->n_tokens, sizeof(float));
+    for (int i = 0; i < n; i++) {
+        size_t bytes = (size_t)b->sample[i]->n_response * sizeof(float);
+        memcpy(b->old_logprob + b->offset[i], b->sample[i]->array[SAMPLE_LOGPROB], bytes);
+        memcpy(b->old_value + b->offset[i], b->sample[i]->array[SAMPLE_VALUE], bytes);
+        memcpy(b->advantage + b->offset[i], b->sample[i]->array[SAMPLE_ADVANTAGE], bytes);
+        memcpy(b->ret + b->offset[i], b->sample[i]->array[SAMPLE_RETURN], bytes);
+    }
+}
+
+static void mini_batch_end(struct mini_batch *b)
+{
+    float *array[] = {b->logprob, b->entropy, b->value, b->old_logprob, b->old_value, b->advantage, b->ret};
+    for (size_t i = 0; i < sizeof array / sizeof *array; i++)
+        free(array[i]);
+    free(b->sample);
+    free(b->rank);
+    free(b->offset);
+}
+
+static struct policy_loss_settings loss_settings(const struct ppo *p)
+{
+    const struct settings_ppo *s = &p->rollout.settings->ppo;
+    return (struct policy_loss_settings){s->cliprange, s->cliprange_value, s->vf_coef, s->ent_coef};
+}
+
+/* Forward and backward of one micro-batch of this rank: samples place[0 .. n-1] of the mini-batch. */
+static int train_micro_batch(struct ppo *p, struct mini_batch *b, struct sequence *seq, const int *place, int n,
+                             const struct model_pass *pass, float *derivative[3])
+{
+    struct policy_loss_settings how = loss_settings(p);
+    struct timing *t = p->rollout.timing;
+    float temperature = (float)p->rollout.settings->generate.temperature;
+    int64_t tokens = 0;
+    for (int i = 0; i < n; i++)
+        tokens += seq[i].n;
+    timing_begin(t, PHASE_FORWARD);
+    int rc = micro_batch_forward(p->rollout.micro_batch, seq, n, pass, temperature);
+    timing_end(t, tokens);
+    if (rc)
+        return rc;
+    for (int i = 0; i < n; i++) {
+        int64_t at = b->offset[place[i]];
+        struct policy_loss_tokens x = {b->sample[place[i]]->n_response, b->logprob + at,   b->value + at, b->entropy + at,
+                                       b->old_logprob + at,             b->old_value + at, b->advantage + at, b->ret + at};
+        policy_loss_ppo_backward(derivative[0] + at, derivative[1] + at, derivative[2] + at, &x, b->n_tokens, &how);
+        seq[i].dlogprob = derivative[0] + at;
+        seq[i].dentropy = how.ent_coef != 0 ? derivative[1] + at : NULL;
+        seq[i].dvalue = derivative[2] + at;
+    }
+    timing_begin(t, PHASE_BACKWARD);
+    rc = micro_batch_backward(p->rollout.micro_batch, seq, n, pass, temperature);
+    timing_end(t, tokens);
+    return rc;
+}
+
+/* This rank's samples of the mini-batch, micro-batch by micro-batch. */
+static int train_share(struct ppo *p, struct mini_batch *b)
+{
+    const struct settings_ppo *s = &p->rollout.settings->ppo;
+    int *place = zeroed((size_t)b->n, sizeof *place);
+    int n = batch_share(place, b->rank, b->n, comm_rank(p->rollout.comm));
+    struct sequence *seq = zeroed((size_t)n, sizeof *seq);
+    int32_t **ids = zeroed((size_t)n, sizeof *ids);
+    float *derivative[3];
+    for (int k = 0; k < 3; k++)
+        derivative[k] = zeroed((size_t)b->n_tokens, sizeof(float));
+    for (int i = 0; i < n; i++) {
+        const struct sample *x = b->sample[place[i]];
+        int64_t at = b->offset[place[i]];
+        ids[i] = zeroed((size_t)(x->n_prompt + x->n_response), sizeof **ids);
+        memcpy(ids[i], x->prompt, (size_t)x->n_prompt * sizeof **ids);
+        memcpy(ids[i] + x->n_prompt, x->response, (size_t)x->n_response * sizeof **ids);
+        seq[i] = (struct sequence){.sample = x->index,
+                                   .ids = ids[i],
+                                   .n = x->n_prompt + x->n_response,
+                                   .first = x->n_prompt,
+                                   .logprob = b->logprob + at,
+                                   .entropy = b->entropy + at,
+                                   .value = b->value + at};
+    }
+    struct model_pass pass = {.adapter = 0,
+                              .dropout = p->rollout.settings->lora.lora_dropout > 0,
+                              .step = (uint32_t)p->optimizer.n_updates,
+                              .keep = true};
+    int rc = 0;
+    for (int done = 0; !rc && done < n;) {
+        int k = micro_batch_take(p->rollout.micro_batch, seq + done, n - done, (int)s->micro_batch_size);
+        rc = train_micro_batch(p, b, seq + done, place + done, k, &pass, derivative);
+        done += k;
+    }
+    p->n_trained += n;
+    for (int k = 0; k < 3; k++)
+        free(derivative[k]);
+    for (int i = 0; i < n; i++)
+        free(ids[i]);
+    free(ids);
+    free(seq);
+    free(place);
+    return rc;
+}
+
+/* New log-probs, values and entropies of all samples to all ranks; records are keyed by place in the mini-batch. */
+static void gather_tokens(struct ppo *p, struct mini_batch *b)
+{
+    struct record_list mine = {0}, all = {0};
+    for (int i = 0; i < b->n; i++) {
+        if (b->rank[i] != comm_rank(p->rollout.comm))
+            continue;
+        size_t n = (size_t)b->sample[i]->n_response;
+        float *out = records_extend(&mine, i, 3 * n * sizeof(float));
+        memcpy(out, b->logprob + b->offset[i], n * sizeof(float));
+        memcpy(out + n, b->entropy + b->offset[i], n * sizeof(float));
+        memcpy(out + 2 * n, b->value + b->offset[i], n * sizeof(float));
+    }
+    comm_gather_records(p->rollout.comm, &all, &mine);
+    CHECK(all.n == b->n, "%lld samples of a mini-batch of %d were trained", (long long)all.n, b->n);
+    for (int i = 0; i < b->n; i++) {
+        size_t n = (size_t)b->sample[i]->n_response;
+        const float *in = records_bytes(&all, i);
+        memcpy(b->logprob + b->offset[i], in, n * sizeof(float));
+        memcpy(b->entropy + b->offset[i], in + n, n * sizeof(float));
+        memcpy(b->value + b->offset[i], in + 2 * n, n * sizeof(float));
+    }
+    records_free(&mine);
+    records_free(&all);
+}
+
+/* Non-finite or too large: stops the run or skips the update, as run.on_nan says. Returns 1 to skip, 0 to go on, -1. */
+static int refuse(struct ppo *p, int64_t step, const char *what)
+{
+    if (p->rollout.settings->run.on_nan == ON_NAN_SKIP) {
+        log_line("step %lld: update skipped: %s", (long long)step, what);
+        return 1;
+    }
+    return error_set(ERR_RUN, "step %lld: %s; the last checkpoint is intact (run.on_nan = \"skip\" would skip the update)",
+                     (long long)step, what);
+}
+
+static int check_overflow(struct ppo *p, int64_t step)
+{
+    struct model *m = p->rollout.model;
+    int64_t overflow;
+    m->be->ops->copy_out(m->be, &overflow, m->trainable.grads.overflow, sizeof overflow);
+    /* the lowest index of all ranks: entries are few, so their place is agreed as an int */
+    int place = 0;
+    for (int i = 0; overflow && i < m->trainable.n_entries; i++)
+        if (trainable_at(&m->trainable, overflow - 1) == &m->trainable.entry[i])
+            place = m->trainable.n_entries - i;
+    place = comm_max_flag(p->rollout.comm, place);
+    if (!place)
+        return 0;
+    char what[256];
+    snprintf(what, sizeof what, "the gradient of %s is not finite or too large",
+             m->trainable.entry[m->trainable.n_entries - place].name);
+    return refuse(p, step, what);
+}
+
+static int update_mini_batch(struct ppo *p, struct mini_batch *b, int64_t step, struct update_sums *sums)
+{
+    struct model *m = p->rollout.model;
+    const struct settings *s = p->rollout.settings;
+    struct timing *t = p->rollout.timing;
+    struct policy_loss_settings how = loss_settings(p);
+    struct policy_loss loss;
+    gradient_begin(m, b->n);
+    TRY(comm_agree(p->rollout.comm, train_share(p, b)));
+    timing_begin(t, PHASE_REDUCE);
+    gather_tokens(p, b);
+    comm_sum_i64_start(p->rollout.comm, m->trainable.grads.sum, m->trainable.n);
+    comm_sum_i64_finish(p->rollout.comm);
+    timing_end(t, 0);
+    struct policy_loss_tokens x = {b->n_tokens,     b->logprob,   b->value,     b->entropy,
+                                   b->old_logprob,  b->old_value, b->advantage, b->ret};
+    policy_loss_ppo(&loss, &x, &how);
+    int skip = isfinite(loss.total) ? check_overflow(p, step) : refuse(p, step, "the loss is not finite");
+    if (skip < 0)
+        return -1;
+    if (!skip && policy_loss_guard(&loss, s->ppo.ratio_threshold)) {
+        log_line("step %lld: update skipped: the mean ratio %.3g exceeds ppo.ratio_threshold = %g; the policy has left the one "
+                 "that sampled (lower optim.learning_rate or ppo.ppo_epochs)",
+                 (long long)step, loss.ratio, s->ppo.ratio_threshold);
+        skip = 1;
+    }
+    double norm = 0;
+    if (!skip) {
+        timing_begin(t, PHASE_OPTIMIZE);
+        optimizer_update(&p->optimizer, m,
+                         schedule_rate(p->schedule, s->optim.learning_rate, step, s->optim.warmup_steps, p->total_steps), &norm);
+        timing_end(t, 0);
+        sums->n_updates++;
+    }
+    sums->policy += loss.policy, sums->value += loss.value, sums->total += loss.total, sums->entropy += loss.entropy;
+    sums->approxkl += loss.approxkl, sums->policykl += loss.policykl, sums->clipfrac += loss.clipfrac;
+    sums->value_clipfrac += loss.value_clipfrac, sums->ratio += loss.ratio, sums->ratio_var += loss.ratio_var;
+    sums->value_error += loss.value_error, sums->norm += norm;
+    sums->n++;
+    sums->stopped = s->ppo.early_stopping && s->ppo.target_kl.set && policy_loss_stop(&loss, s->ppo.target_kl.value);
+    return 0;
+}
+
+static int update(struct ppo *p, int64_t step, struct update_sums *sums)
+{
+    const struct settings_ppo *s = &p->rollout.settings->ppo;
+    struct rng_key key = rng_key((uint64_t)p->rollout.settings->run.seed, RNG_ORDER, 1, 0);
+    int64_t *order = zeroed((size_t)p->samples.n, sizeof *order);
+    int rc = 0;
+    for (int64_t epoch = 0; !rc && epoch < s->ppo_epochs && !sums->stopped; epoch++) {
+        rng_permutation(order, p->samples.n, key, (uint32_t)(step * s->ppo_epochs + epoch));
+        for (int64_t first = 0; !rc && first < p->samples.n; first += s->mini_batch_size) {
+            struct mini_batch b;
+            int64_t left = p->samples.n - first;
+            mini_batch_begin(&b, p, order + first, (int)(left < s->mini_batch_size ? left : s->mini_batch_size));
+            rc = update_mini_batch(p, &b, step, sums);
+            mini_batch_end(&b);
+        }
+        if (!rc && sums->stopped)
+            log_line("step %lld: no further epochs after %lld: policykl exceeds 1.5 ppo.target_kl", (long long)step,
+                     (long long)epoch + 1);
+    }
+    free(order);
+    return rc;
+}
+
+/* Statistics of the rollouts. */
+static void describe_samples(struct ppo *p, struct metrics *m, double kl_mean, double non_score)
+{
+    int64_t n = p->samples.n, tokens = sample_list_tokens(&p->samples), at = 0, ended = 0, shortest = INT64_MAX, longest = 0;
+    double *score = zeroed((size_t)n, sizeof *score), *gap = zeroed((size_t)tokens, sizeof *gap), entropy = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const struct sample *x = &p->samples.sample[i];
+        score[i] = x->score;
+        ended += x->finished;
+        shortest = x->n_response < shortest ? x->n_response : shortest;
+        longest = x->n_response > longest ? x->n_response : longest;
+        for (int t = 0; t < x->n_response; t++) {
+            entropy -= x->array[SAMPLE_LOGPROB][t];
+            gap[at++] = fabs((double)x->array[SAMPLE_LOGPROB][t] - x->array[SAMPLE_DRAWN_LOGPROB][t]);
+        }
+    }
+    double mean = stats_mean(score, n);
+    metrics_set(m, "objective/kl", kl_mean);
+    metrics_set(m, "objective/kl_coef", p->kl.coef);
+    metrics_set(m, "objective/entropy", entropy / (double)n);
+    metrics_set(m, "objective/non_score_reward", non_score);
+    metrics_set(m, "objective/rlhf_reward", mean + non_score);
+    metrics_set(m, "objective/scores", mean);
+    metrics_set(m, "objective/scores_std", sqrt(stats_variance(score, n)));
+    const struct settings *s = p->rollout.settings;
+    for (int k = 0; k < s->n_rewards; k++) {
+        char name[METRIC_NAME_MAX];
+        for (int64_t i = 0; i < n; i++)
+            score[i] = p->samples.sample[i].part[k];
+        snprintf(name, sizeof name, "reward/%.32s", s->reward[k].name);
+        metrics_set(m, name, stats_mean(score, n));
+    }
+    metrics_set(m, "val/num_eos_tokens", (double)ended);
+    metrics_set(m, "response_length/mean", (double)tokens / (double)n);
+    metrics_set(m, "response_length/min", (double)shortest);
+    metrics_set(m, "response_length/max", (double)longest);
+    metrics_set(m, "sampling/logprob_gap", stats_mean(gap, tokens));
+    free(gap);
+    free(score);
+}
+
+static void describe_update(struct ppo *p, struct metrics *m, const struct update_sums *u)
+{
+    double n = u->n ? (double)u->n : 1;
+    int64_t tokens = sample_list_tokens(&p->samples), at = 0;
+    double *ret = zeroed((size_t)tokens, sizeof *ret);
+    for (int64_t i = 0; i < p->samples.n; i++)
+        for (int t = 0; t < p->samples.sample[i].n_response; t++)
+            ret[at++] = p->samples.sample[i].array[SAMPLE_RETURN][t];
+    double variance = stats_variance(ret, tokens);
+    free(ret);
+    metrics_set(m, "policy/approxkl_avg", u->approxkl / n);
+    metrics_set(m, "policy/policykl_avg", u->policykl / n);
+    metrics_set(m, "policy/clipfrac_avg", u->clipfrac / n);
+    metrics_set(m, "policy/entropy_avg", u->entropy / n);
+    metrics_set(m, "loss/policy_avg", u->policy / n);
+    metrics_set(m, "loss/value_avg", u->value / n);
+    metrics_set(m, "loss/total_avg", u->total / n);
+    metrics_set(m, "val/clipfrac_avg", u->value_clipfrac / n);
+    metrics_set(m, "val/ratio", u->ratio / n);
+    metrics_set(m, "val/ratio_var", u->ratio_var / n);
+    metrics_set(m, "val/explained_variance", variance > 0 ? 1 - u->value_error / n / variance : 0);
+    metrics_set(m, "grad_norm", u->n_updates ? u->norm / (double)u->n_updates : 0);
+}
+
+int ppo_step(struct ppo *p, struct metrics *metrics, int64_t step)
+{
+    const struct settings *s = p->rollout.settings;
+    struct rollout_request ask = {.prompts = &p->rollout.prompts,
+                                  .first = step * s->ppo.batch_size,
+                                  .n = s->ppo.batch_size,
+                                  .step = (uint32_t)step,
+                                  .temperature = (float)s->generate.temperature,
+                                  .with_logprobs = true};
+    struct update_sums sums = {0};
+    double kl_mean, non_score;
+    TRY(rollout_run(&p->rollout, &p->samples, &ask));
+    advantages(p, &kl_mean, &non_score);
+    metrics_set(metrics, "step", (double)(step + 1));
+    metrics_set(metrics, "episode", (double)((step + 1) * s->ppo.batch_size));
+    describe_samples(p, metrics, kl_mean, non_score);
+    TRY(update(p, step, &sums));
+    describe_update(p, metrics, &sums);
+    metrics_set(metrics, "lr", schedule_rate(p->schedule, s->optim.learning_rate, step, s->optim.warmup_steps, p->total_steps));
+    kl_adapt(&p->kl, kl_mean, s->ppo.batch_size);
+    struct trainable *t = &p->rollout.model->trainable;
+    struct backend *be = p->rollout.model->be;
+    return comm_hash_equal(p->rollout.comm, be->ops->hash(be, t->value, (size_t)t->n * sizeof(float)),
+                           "the trainable parameters");
+}

@@ -1,0 +1,62 @@
+/* Time is charged to the innermost phase; what no phase claims is PHASE_OTHER. */
+#include "timing.h"
+
+#include "error.h"
+
+#include <string.h>
+#include <time.h>
+
+static const char *const names[PHASES] = {"load",   "generate", "reward",     "logprobs", "gather", "forward", "backward",
+                                          "reduce", "optimize", "checkpoint", "evaluate", "other"};
+
+const char *phase_name(enum phase p)
+{
+    return names[p];
+}
+
+double timing_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void charge(struct timing *t)
+{
+    double now = timing_now();
+    enum phase p = t->depth ? t->stack[t->depth - 1] : PHASE_OTHER;
+    t->sec[p] += now - t->since;
+    t->step_sec[p] += now - t->since;
+    t->since = now;
+}
+
+void timing_init(struct timing *t)
+{
+    memset(t, 0, sizeof *t);
+    t->since = t->start = timing_now();
+}
+
+void timing_begin(struct timing *t, enum phase p)
+{
+    CHECK(t->depth < 8, "phases nest too deep");
+    charge(t);
+    t->stack[t->depth++] = p;
+}
+
+void timing_end(struct timing *t, int64_t tokens)
+{
+    CHECK(t->depth > 0, "phase ended that was not begun");
+    charge(t);
+    t->tokens[t->stack[--t->depth]] += tokens;
+}
+
+void timing_step(struct timing *t)
+{
+    charge(t);
+    memset(t->step_sec, 0, sizeof t->step_sec);
+}
+
+double timing_total(const struct timing *t)
+{
+    return timing_now() - t->start;
+}

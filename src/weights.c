@@ -1,0 +1,128 @@
+/* All tensors of a model, in the order of its description, from one of two sources. */
+#include "weights.h"
+
+#include "error.h"
+#include "hf_folder.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { CHUNK_ROWS = 64 };
+
+/* Where values come from: floats [first, first + n) of tensor t. */
+struct source {
+    int (*floats)(const struct source *s, float *out, const struct arch_tensor *t, int64_t first, int64_t n);
+    const struct hf_folder *folder;
+    const struct arch *arch;
+    uint64_t seed;
+};
+
+static struct linear *matrix_of(struct model *m, const struct arch_tensor *t)
+{
+    switch (t->role) {
+    case ROLE_EMBEDDING:
+        return &m->embedding;
+    case ROLE_HEAD:
+        return &m->head;
+    default:
+        return &m->layer[t->layer].linear[t->slot];
+    }
+}
+
+static float *vector_of(struct model *m, const struct arch_tensor *t)
+{
+    struct norm *n = t->role == ROLE_ATTN_NORM ? &m->layer[t->layer].norm1
+                     : t->role == ROLE_MLP_NORM ? &m->layer[t->layer].norm2
+                                                : &m->final;
+    if (t->role == ROLE_LINEAR)
+        return m->layer[t->layer].linear[t->slot].bias;
+    return t->bias ? n->bias : n->weight;
+}
+
+static int put_vector(struct model *m, const struct source *s, const struct arch_tensor *t)
+{
+    int64_t n = t->shape[0];
+    float *host = malloc((size_t)n * sizeof *host);
+    CHECK(host, "out of memory");
+    int rc = s->floats(s, host, t, 0, n);
+    if (!rc)
+        m->be->ops->copy_in(m->be, vector_of(m, t), host, (size_t)n * sizeof *host);
+    free(host);
+    return rc;
+}
+
+static int put_matrix(struct model *m, const struct source *s, const struct arch_tensor *t)
+{
+    struct linear *l = matrix_of(m, t);
+    float *rows = malloc((size_t)CHUNK_ROWS * (size_t)l->in * sizeof *rows);
+    CHECK(rows, "out of memory");
+    int rc = 0;
+    for (int first = 0; !rc && first < l->out; first += CHUNK_ROWS) {
+        int n = l->out - first < CHUNK_ROWS ? l->out - first : CHUNK_ROWS;
+        rc = s->floats(s, rows, t, (int64_t)first * l->in, (int64_t)n * l->in);
+        if (!rc && l->master)
+            m->be->ops->copy_in(m->be, l->master + (int64_t)first * l->in, rows, (size_t)n * (size_t)l->in * sizeof *rows);
+        else if (!rc)
+            m->be->ops->linear_put_rows(m->be, l, rows, first, n);
+    }
+    free(rows);
+    return rc;
+}
+
+static int put_all(struct model *m, const struct source *s)
+{
+    for (int i = 0; i < arch_tensors(m->arch); i++) {
+        struct arch_tensor t;
+        arch_tensor(&t, m->arch, i);
+        TRY(t.n_dims == 2 ? put_matrix(m, s, &t) : put_vector(m, s, &t));
+    }
+    if (m->train_all)
+        model_refresh(m);
+    return 0;
+}
+
+static int floats_of_file(const struct source *s, float *out, const struct arch_tensor *t, int64_t first, int64_t n)
+{
+    const struct safetensors_entry *e = hf_folder_tensor(s->folder, t);
+    if (!e)
+        return error_set(ERR_FILE, "%s: tensor %s is missing", s->folder->path, t->name);
+    return safetensors_floats(out, e, first, n);
+}
+
+int weights_read(struct model *m, const struct hf_folder *folder)
+{
+    struct source s = {.floats = floats_of_file, .folder = folder, .arch = m->arch};
+    return put_all(m, &s);
+}
+
+/* Nearly normal: the sum of four uniforms, of unit variance. */
+static float near_normal(struct rng_key key, int64_t element)
+{
+    uint32_t w[4];
+    rng_draw(w, key, 0, (uint32_t)element, (uint32_t)(element >> 32), 0);
+    float sum = (rng_uniform(w[0]) + rng_uniform(w[1])) + (rng_uniform(w[2]) + rng_uniform(w[3]));
+    return (sum - 2.0f) * 1.7320508f;
+}
+
+static int floats_random(const struct source *s, float *out, const struct arch_tensor *t, int64_t first, int64_t n)
+{
+    if (t->n_dims == 1) {
+        for (int64_t i = 0; i < n; i++)
+            out[i] = t->bias ? 0.0f : 1.0f;
+        return 0;
+    }
+    bool inner = t->role == ROLE_LINEAR;
+    struct rng_key key = rng_key(s->seed, RNG_INIT_WEIGHT, inner ? (uint32_t)t->layer + 1 : 0,
+                                 inner ? (uint32_t)t->slot : (uint32_t)t->role);
+    bool residual = inner && (t->slot == LIN_ATTN_OUT || t->slot == LIN_MLP_DOWN);
+    float deviation = residual ? 0.02f / sqrtf(2.0f * (float)s->arch->layers) : 0.02f;
+    for (int64_t i = 0; i < n; i++)
+        out[i] = deviation * near_normal(key, first + i);
+    return 0;
+}
+
+void weights_random(struct model *m, uint64_t seed)
+{
+    struct source s = {.floats = floats_random, .arch = m->arch, .seed = seed};
+    CHECK(put_all(m, &s) == 0, "random weights cannot fail");
+}

@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""Folders written here load in transformers and peft, and what peft writes is read here.
+
+Not part of make check (it needs torch, transformers, peft, safetensors):
+    make tests/reference/folders && python tests/reference/peft_roundtrip.py tests/reference/folders
+"""
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+NEOX = dict(model_type="gpt_neox", vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+            intermediate_size=64, rotary_pct=0.25, rotary_emb_base=5000, max_position_embeddings=64,
+            layer_norm_eps=1e-5, hidden_act="gelu_fast", use_parallel_residual=False, bos_token_id=0,
+            eos_token_id=0, tie_word_embeddings=False)
+LLAMA = dict(model_type="llama", vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+             num_key_value_heads=2, intermediate_size=48, rms_norm_eps=1e-6, rope_theta=5000.0,
+             max_position_embeddings=64, hidden_act="silu", bos_token_id=1, eos_token_id=[2, 3],
+             tie_word_embeddings=True)
+LLAMA3 = dict(LLAMA, head_dim=16, tie_word_embeddings=False, attention_bias=True, mlp_bias=True,
+              rope_scaling=dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                                original_max_position_embeddings=32))
+LINEAR = dict(NEOX, rope_scaling=dict(rope_type="linear", factor=2.0), attention_bias=False)
+
+
+def check_model(folder, config):
+    model, info = AutoModelForCausalLM.from_pretrained(folder / "model", output_loading_info=True)
+    assert not any(info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    # transformers understands the written config as it does the original
+    want = AutoConfig.for_model(**config)
+    got = AutoConfig.from_pretrained(folder / "model")
+    got.rope_parameters.pop("type", None)  # the name of rope_type in transformers before 4.43, written beside it
+    for key in ("hidden_act", "rope_parameters", "eos_token_id", "bos_token_id", "tie_word_embeddings",
+                "attention_bias", "max_position_embeddings", "num_attention_heads", "head_dim", "rms_norm_eps",
+                "layer_norm_eps", "use_parallel_residual", "mlp_bias", "num_key_value_heads"):
+        assert getattr(want, key, None) == getattr(got, key, None), (key, getattr(want, key), getattr(got, key))
+    raw = load_file(folder / "model" / "model.safetensors")
+    state = model.state_dict()
+    for name, tensor in raw.items():
+        # transformers 5 calls NeoX's head lm_head in memory and embed_out in files
+        assert torch.equal(state[name if name in state else "lm_head.weight"], tensor), name
+    return model
+
+
+def check_adapter(folder, model):
+    ids = torch.tensor([[1, 5, 9, 2]])
+    base = {k: v.clone() for k, v in model.state_dict().items()}
+    with torch.no_grad():
+        before = model(ids).logits.clone()
+        peft_model = PeftModel.from_pretrained(model, folder / "adapter").eval()
+        after = peft_model(ids).logits
+        with peft_model.disable_adapter():
+            assert torch.equal(peft_model(ids).logits, before)
+    assert not torch.equal(before, after)
+    raw = load_file(folder / "adapter" / "adapter_model.safetensors")
+    state = peft_model.state_dict()
+    for name, tensor in raw.items():
+        assert torch.equal(state[name.replace(".weight", ".default.weight")], tensor), name
+    assert len(raw) == sum("lora_" in k for k in state), "peft has adapters that the file lacks"
+    config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    merged = peft_model.merge_and_unload().state_dict()
+    for name in (n for n in raw if "lora_A" in n):
+        module = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+        delta = config["lora_alpha"] / config["r"] * raw[name.replace("lora_A", "lora_B")] @ raw[name]
+        assert torch.allclose(merged[module + ".weight"], base[module + ".weight"] + delta, atol=1e-5), module
+    head = load_file(folder / "adapter" / "model.safetensors")
+    assert head["v_head.summary.weight"].shape == (1, model.config.hidden_size)
+    assert head["v_head.summary.bias"].tolist() == [0.25]
+    return len(raw)
+
+
+def check_reading(program, folder, targets):
+    """An adapter that peft makes and saves, read by our program: the sums of its tensors agree."""
+    model = AutoModelForCausalLM.from_pretrained(folder / "model")
+    kwargs = dict(target_modules=targets) if targets else {}
+    peft_model = get_peft_model(model, LoraConfig(r=3, lora_alpha=7, lora_dropout=0.1, use_rslora=True,
+                                                  task_type="CAUSAL_LM", init_lora_weights=False, **kwargs))
+    peft_model.save_pretrained(folder / "from_peft")
+    out = subprocess.run([program, "read", folder, folder / "from_peft"], check=True, capture_output=True, text=True)
+    assert not out.stderr, out.stderr
+    lines = out.stdout.splitlines()
+    raw = load_file(folder / "from_peft" / "adapter_model.safetensors")
+    assert lines[0] == f"r 3 alpha 7 dropout 0.1 rslora 1 pairs {len(raw) // 2}", lines[0]
+    for line in lines[1:]:
+        module, a, b = line.split()
+        for which, got in (("A", a), ("B", b)):
+            want = raw[f"base_model.model.{module}.lora_{which}.weight"].double().sum().item()
+            assert abs(want - float(got)) < 1e-9, (module, which, want, got)
+
+
+def main():
+    program = str(pathlib.Path(sys.argv[1]).resolve())
+    for name, config in dict(neox=NEOX, linear=LINEAR, llama=LLAMA, llama3=LLAMA3).items():
+        regex = r".*\.layers\.1\..*(dense|[ov]_proj)"
+        for targets in ("", "all-linear", regex):
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = pathlib.Path(scratch)
+                (folder / "config.json").write_text(json.dumps(config))
+                subprocess.run([program, "write", folder, targets], check=True)
+                model = check_model(folder, config)
+                n = check_adapter(folder, model)
+                check_reading(program, folder, targets)
+                print(f"{name} {targets or 'default targets'}: {n} adapter tensors, both ways")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,353 @@
+/* PEFT adapter folders: matching, round trips, what is refused. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "error.h"
+#include "file.h"
+#include "peft.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { R = 2, PLACES_MAX = 64 };
+
+static char folder[64];
+static struct arch neox, llama;
+
+static void write_file(const char *name, const char *text)
+{
+    char *path = file_join(folder, name);
+    assert_int_equal(file_write_atomic(path, text, strlen(text)), 0);
+    free(path);
+}
+
+static void remove_file(const char *name)
+{
+    char *path = file_join(folder, name);
+    unlink(path);
+    free(path);
+}
+
+static int make_folder(void **state)
+{
+    (void)state;
+    snprintf(folder, sizeof folder, "/tmp/rlhf-hpc-test-XXXXXX");
+    if (!mkdtemp(folder))
+        return -1;
+    write_file(
+        "config.json",
+        "{\"model_type\":\"gpt_neox\",\"vocab_size\":10,\"hidden_size\":16,\"num_hidden_layers\":2,"
+        "\"num_attention_heads\":2,\"intermediate_size\":6}");
+    if (arch_read(&neox, folder) != 0)
+        return -1;
+    write_file(
+        "config.json",
+        "{\"model_type\":\"llama\",\"vocab_size\":10,\"hidden_size\":8,\"num_hidden_layers\":2,"
+        "\"num_attention_heads\":2,\"num_key_value_heads\":1,\"intermediate_size\":6}");
+    return arch_read(&llama, folder);
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    return file_remove_tree(folder);
+}
+
+/* What PEFT answers to the same questions (check_target_module_exists, re.fullmatch). */
+static void test_match_table(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *
+            target; /* "/..": a regular expression, "*": all-linear, "": default, else one entry of a list */
+        const char *path;
+        int match;
+    } cases[] = {
+        {"q_proj", "model.layers.0.self_attn.q_proj", 1},
+        {"q_proj", "q_proj", 1},
+        {"proj", "model.layers.0.self_attn.q_proj", 0},
+        {"self_attn.q_proj", "model.layers.0.self_attn.q_proj", 1},
+        {"attn.q_proj", "model.layers.0.self_attn.q_proj", 0},
+        {"model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.q_proj", 1},
+        {"layers.0.self_attn.q_proj", "model.layers.10.self_attn.q_proj", 0},
+        {"0.self_attn.q_proj", "model.layers.10.self_attn.q_proj", 0},
+        {"self_attn", "model.layers.0.self_attn.q_proj", 0},
+        {"Q_proj", "model.layers.0.self_attn.q_proj", 0},
+        {".q_proj", "model.layers.0.self_attn.q_proj", 0},
+        {"a.very.long.entry.that.is.longer.than.the.path", "q_proj", 0},
+        {"/.*q_proj", "model.layers.0.self_attn.q_proj", 1},
+        {"/q_proj", "model.layers.0.self_attn.q_proj", 0},
+        {"/.*self_attn", "model.layers.0.self_attn.q_proj", 0},
+        {"/.*\\.(q|v)_proj", "model.layers.1.self_attn.v_proj", 1},
+        {"/.*\\.(q|v)_proj", "model.layers.1.self_attn.k_proj", 0},
+        {"/.*\\.[01]\\.mlp\\..*", "model.layers.1.mlp.up_proj", 1},
+        {"/.*\\.[01]\\.mlp\\..*", "model.layers.2.mlp.up_proj", 0},
+        {"/a|.*up_proj", "model.layers.1.mlp.up_proj", 1},
+        {"/(", "model.layers.1.mlp.up_proj", -1},
+        {"/(.|[a-z])*[0-9]{3}", "model.layers.1.mlp.up_proj.model.layers.1.mlp.up_proj", -1},
+        {"*", "model.layers.1.mlp.up_proj", 1},
+        {"*", "lm_head", 0},
+        {"*", "model.embed_tokens", 0},
+        {"*", "model.layers.1.input_layernorm", 0},
+        {"", "model.layers.1.self_attn.q_proj", 1},
+        {"", "model.layers.1.self_attn.k_proj", 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct peft_targets t = {0};
+        const char *target = cases[i].target;
+        if (*target == '*')
+            peft_targets_set_string(&t, "All-Linear");
+        else if (*target == '/')
+            peft_targets_set_string(&t, target + 1);
+        else if (*target)
+            peft_targets_add(&t, target);
+        const int m = peft_match(&t, &llama, cases[i].path);
+        if (m != cases[i].match)
+            fail_msg("'%s' on %s: %d", target, cases[i].path, m);
+        peft_targets_free(&t);
+    }
+}
+
+static int match_count(const struct arch *a, const char *string, const char *entry)
+{
+    bool match[PLACES_MAX];
+    struct peft_targets t = {0};
+    if (string)
+        peft_targets_set_string(&t, string);
+    if (entry)
+        peft_targets_add(&t, entry);
+    const int n = peft_match_all(match, &t, a);
+    peft_targets_free(&t);
+    return n;
+}
+
+static void test_match_all(void **state)
+{
+    (void)state;
+    assert_int_equal(match_count(&neox, "all-linear", NULL), 8);
+    assert_int_equal(match_count(&llama, "all-linear", NULL), 14);
+    assert_int_equal(match_count(&neox, NULL, NULL), 2);
+    assert_int_equal(match_count(&llama, NULL, NULL), 4);
+    assert_int_equal(match_count(&neox, NULL, "dense"), 2);
+    assert_int_equal(match_count(&llama, ".*layers\\.1\\..*_proj", NULL), 7);
+    assert_int_equal(match_count(&neox, NULL, "q_proj"), -1);
+    assert_non_null(
+        strstr(error_message(),
+               "gpt_neox; it has attention.query_key_value, attention.dense, mlp.dense_h"));
+    assert_int_equal(match_count(&neox, NULL, "embed_out"), -1);
+    assert_non_null(strstr(error_message(), "match embed_out"));
+    assert_int_equal(match_count(&llama, ".*", NULL), -1);
+    assert_non_null(strstr(error_message(), "match lm_head"));
+    assert_int_equal(match_count(&llama, "[", NULL), -1);
+}
+
+/* An adapter on every place of `slots` in both layers, with numbers that tell them apart. */
+struct made {
+    struct peft_out out[16];
+    float data[16][2][64];
+    int n;
+};
+
+static void make(struct made *m, const struct arch *a, const enum arch_slot *slots, int n_slots)
+{
+    *m = (struct made){0};
+    for (int layer = 0; layer < 2; layer++)
+        for (int s = 0; s < n_slots; s++) {
+            const struct arch_linear *l = &a->linear[slots[s]];
+            float(*d)[64] = m->data[m->n];
+            assert_true(R * l->in <= 64);
+            for (int i = 0; i < 64; i++) {
+                d[0][i] = (float)(100 * m->n + i);
+                d[1][i] = -(float)(100 * m->n + i) / 3;
+            }
+            m->out[m->n++] = (struct peft_out){layer, slots[s], d[0], d[1]};
+        }
+}
+
+static void write_adapter(const struct made *m, const struct arch *a, struct peft_config *c)
+{
+    if (peft_write(folder, c, a, m->out, m->n) != 0)
+        fail_msg("%s", error_message());
+}
+
+static void test_round_trip(void **state)
+{
+    (void)state;
+    static const enum arch_slot slots[] = {LIN_Q, LIN_V, LIN_MLP_DOWN};
+    struct made m;
+    struct peft_config c = {
+        .r = R, .lora_alpha = 32, .lora_dropout = 0.05, .base_model_name_or_path = "some/model"};
+    peft_targets_add(&c.target_modules, "v_proj");
+    peft_targets_add(&c.target_modules, "q_proj");
+    peft_targets_add(&c.target_modules, "down_proj");
+    make(&m, &llama, slots, 3);
+    write_adapter(&m, &llama, &c);
+
+    struct peft_adapter p;
+    if (peft_open(&p, folder, &llama) != 0)
+        fail_msg("%s", error_message());
+    assert_int_equal(p.n, 6);
+    assert_true(p.config.r == R && p.config.lora_alpha == 32 && p.config.lora_dropout == 0.05 &&
+                !p.config.use_rslora);
+    assert_string_equal(p.config.base_model_name_or_path, "some/model");
+    assert_string_equal(p.config.target_modules.name[0], "down_proj");
+    for (int i = 0; i < 6; i++) {
+        const struct arch_linear *l = &llama.linear[p.pair[i].slot];
+        float values[64];
+        assert_true(p.pair[i].layer == m.out[i].layer && p.pair[i].slot == m.out[i].slot);
+        assert_int_equal(safetensors_floats(values, p.pair[i].a, 0, R * l->in), 0);
+        assert_memory_equal(values, m.out[i].a, (size_t)(R * l->in) * 4);
+        assert_int_equal(safetensors_floats(values, p.pair[i].b, 0, R * l->out), 0);
+        assert_memory_equal(values, m.out[i].b, (size_t)(R * l->out) * 4);
+    }
+    peft_close(&p);
+    peft_close(&p);
+    assert_int_equal(peft_open(&p, folder, &neox), -1);
+    assert_non_null(strstr(
+        error_message(), "adapter_config.json: target_modules match no linear layer of gpt_neox"));
+    /* a list that matches less than the file has, then more, then another r */
+    write_file("adapter_config.json",
+               "{\"peft_type\":\"LORA\",\"r\":2,\"target_modules\":[\"q_proj\"]}");
+    assert_int_equal(peft_open(&p, folder, &llama), -1);
+    assert_non_null(strstr(error_message(), "belongs to no module"));
+    write_file("adapter_config.json",
+               "{\"peft_type\":\"LORA\",\"r\":2,\"target_modules\":\"all-linear\"}");
+    assert_int_equal(peft_open(&p, folder, &llama), -1);
+    assert_non_null(strstr(error_message(), "k_proj.lora_A.weight is missing"));
+    write_file("adapter_config.json", "{\"peft_type\":\"LORA\",\"r\":4,\"target_modules\":[\"q_"
+                                      "proj\",\"v_proj\",\"down_proj\"]}");
+    assert_int_equal(peft_open(&p, folder, &llama), -1);
+    assert_non_null(strstr(error_message(), "q_proj.lora_A.weight is [2, 8], must be [4, 8]"));
+    c.base_model_name_or_path = NULL; /* not owned */
+    peft_config_free(&c);
+}
+
+static void test_written_config_text(void **state)
+{
+    (void)state;
+    static const enum arch_slot slots[] = {LIN_QKV};
+    struct made m;
+    struct text text = {0};
+    struct peft_config c = {.r = R, .lora_alpha = 2.5, .lora_dropout = 0.1, .use_rslora = true};
+    make(&m, &neox, slots, 1);
+    write_adapter(&m, &neox, &c);
+    char *path = file_join(folder, "adapter_config.json");
+    assert_int_equal(file_read(&text, path), 0);
+    assert_string_equal(text.bytes, "{\n"
+                                    "  \"base_model_name_or_path\": null,\n"
+                                    "  \"bias\": \"none\",\n"
+                                    "  \"fan_in_fan_out\": false,\n"
+                                    "  \"inference_mode\": true,\n"
+                                    "  \"init_lora_weights\": true,\n"
+                                    "  \"lora_alpha\": 2.5,\n"
+                                    "  \"lora_dropout\": 0.1,\n"
+                                    "  \"modules_to_save\": null,\n"
+                                    "  \"peft_type\": \"LORA\",\n"
+                                    "  \"r\": 2,\n"
+                                    "  \"target_modules\": [\n"
+                                    "    \"query_key_value\"\n"
+                                    "  ],\n"
+                                    "  \"task_type\": \"CAUSAL_LM\",\n"
+                                    "  \"use_rslora\": true\n"
+                                    "}\n");
+    text_free(&text);
+    free(path);
+    assert_true(peft_scale(&c) == 2.5 / sqrt(2));
+    struct peft_adapter p;
+    assert_int_equal(peft_open(&p, folder, &neox), 0);
+    assert_int_equal(p.n, 2);
+    assert_string_equal(
+        p.pair[1].b->name,
+        "base_model.model.gpt_neox.layers.1.attention.query_key_value.lora_B.weight");
+    peft_close(&p);
+}
+
+static void test_what_is_refused(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"{}", "peft_type (missing)"},
+        {"{\"peft_type\":\"IA3\"}", "peft_type IA3"},
+        {"{\"peft_type\":\"LORA\",\"use_dora\":true}", "use_dora (DoRA) is not supported"},
+        {"{\"peft_type\":\"LORA\",\"bias\":\"all\"}", "bias must be"},
+        {"{\"peft_type\":\"LORA\",\"bias\":3}", "bias must be"},
+        {"{\"peft_type\":\"LORA\",\"modules_to_save\":[\"score\"]}", "modules_to_save"},
+        {"{\"peft_type\":\"LORA\",\"rank_pattern\":{\"a\":3}}", "rank_pattern"},
+        {"{\"peft_type\":\"LORA\",\"alpha_pattern\":{\"a\":3}}", "alpha_pattern"},
+        {"{\"peft_type\":\"LORA\",\"layers_to_transform\":[0]}", "layers_to_transform"},
+        {"{\"peft_type\":\"LORA\",\"layers_to_transform\":0}", "layers_to_transform"},
+        {"{\"peft_type\":\"LORA\",\"fan_in_fan_out\":true}", "fan_in_fan_out"},
+        {"{\"peft_type\":\"LORA\",\"init_lora_weights\":\"pissa_niter_4\"}", "pissa_niter_4"},
+        {"{\"peft_type\":\"LORA\",\"r\":0}", "r is not"},
+        {"{\"peft_type\":\"LORA\",\"r\":1e3}", "r is not"},
+        {"{\"peft_type\":\"LORA\",\"lora_alpha\":\"x\"}", "lora_alpha"},
+        {"{\"peft_type\":\"LORA\",\"lora_dropout\":1.0}", "lora_dropout"},
+        {"{\"peft_type\":\"LORA\",\"use_rslora\":1}", "use_rslora"},
+        {"{\"peft_type\":\"LORA\",\"target_modules\":[]}", "target_modules"},
+        {"{\"peft_type\":\"LORA\",\"target_modules\":[3]}", "target_modules"},
+        {"{\"peft_type\":\"LORA\",\"target_modules\":\"(\"}", "not a regular expression"},
+        {"{\"peft_type\":\"LORA\",\"use_dora\":true,\"r\":-1}", "; r is not"},
+        {"[", "not JSON"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct peft_adapter p;
+        write_file("adapter_config.json", cases[i][0]);
+        error_clear();
+        if (peft_open(&p, folder, &neox) == 0)
+            fail_msg("opened, should say: %s", cases[i][1]);
+        if (!strstr(error_message(), cases[i][1]) ||
+            !strstr(error_message(), "adapter_config.json"))
+            fail_msg("'%s' does not say '%s'", error_message(), cases[i][1]);
+        assert_int_equal(error_kind(), ERR_FILE);
+        assert_null(p.pair);
+    }
+    struct peft_adapter p;
+    write_file("adapter_config.json",
+               "{\"peft_type\":\"LORA\",\"use_dora\":false,\"rank_pattern\":{},\"bias\":\"none\"}");
+    remove_file("adapter_model.safetensors");
+    assert_int_equal(peft_open(&p, folder, &neox), -1);
+    assert_non_null(strstr(error_message(), "adapter_model.safetensors: cannot open"));
+    write_file("adapter_model.bin", "PK");
+    assert_int_equal(peft_open(&p, folder, &neox), -1);
+    assert_non_null(strstr(error_message(), "adapter_model.bin: PyTorch's pickled format"));
+}
+
+static void test_value_head(void **state)
+{
+    (void)state;
+    const float weight[3] = {1, -2, 0.1f};
+    float w[4] = {9, 9, 9, 9}, b = 9;
+    bool found = true;
+    assert_int_equal(peft_read_value_head(w, &b, &found, folder, 3), 0);
+    assert_true(!found && w[0] == 9);
+    assert_int_equal(peft_write_value_head(folder, weight, 0.25f, 3), 0);
+    assert_int_equal(peft_read_value_head(w, &b, &found, folder, 3), 0);
+    assert_true(found && b == 0.25f && w[3] == 9);
+    assert_memory_equal(w, weight, sizeof weight);
+    assert_int_equal(peft_read_value_head(w, &b, &found, folder, 4), -1);
+    assert_non_null(strstr(error_message(), "not weight [1, 4]"));
+    assert_false(found);
+    const struct safetensors_out other = {"wte.weight", DTYPE_F32, 1, {3}, weight};
+    char *path = file_join(folder, "model.safetensors");
+    assert_int_equal(safetensors_write(path, &other, 1), 0);
+    free(path);
+    assert_int_equal(peft_read_value_head(w, &b, &found, folder, 3), 0);
+    assert_false(found);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_match_table),     cmocka_unit_test(test_match_all),
+        cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_written_config_text),
+        cmocka_unit_test(test_what_is_refused), cmocka_unit_test(test_value_head),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
