@@ -14,19 +14,31 @@ struct constants {
     float decay, beta1, rest1, beta2, rest2, epsilon, inverse_root, step;
 };
 
-static void update_span(float *restrict p, float *restrict m, float *restrict v,
-                        const int64_t *restrict sum, int n, const struct constants *constants)
+/* n <= 16 elements; always inlined, so that n = 16 becomes vectors. */
+static inline __attribute__((always_inline)) void update(float *restrict p, float *restrict m,
+                                                         float *restrict v,
+                                                         const int64_t *restrict sum, int n,
+                                                         const struct constants *c)
 {
-    const struct constants c = *constants;
     for (int i = 0; i < n; i++) {
-        float g = (float)(fixed_double(sum[i]) * c.gradient);
-        float m1 = fmaf(c.beta1, m[i], c.rest1 * g);
-        float v1 = fmaf(c.beta2, v[i], c.rest2 * g * g);
-        float size = fmaf(sqrtf(v1), c.inverse_root, c.epsilon);
+        float g = (float)(fixed_double(sum[i]) * c->gradient);
+        float m1 = fmaf(c->beta1, m[i], c->rest1 * g);
+        float v1 = fmaf(c->beta2, v[i], c->rest2 * g * g);
+        float size = fmaf(sqrtf(v1), c->inverse_root, c->epsilon);
         m[i] = m1;
         v[i] = v1;
-        p[i] = fmaf(-c.step, m1 / size, p[i] * c.decay);
+        p[i] = fmaf(-c->step, m1 / size, p[i] * c->decay);
     }
+}
+
+static void update_span(float *p, float *m, float *v, const int64_t *sum, int n,
+                        const struct constants *constants)
+{
+    const struct constants c = *constants;
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        update(p + i, m + i, v + i, sum + i, LANES, &c);
+    update(p + i, m + i, v + i, sum + i, n - i, &c);
 }
 
 void CPU(adamw)(struct backend *be, float *p, float *m, float *v, const struct grads *g,

@@ -54,30 +54,39 @@ static inline void grads_refuse(struct grads *g, int64_t element)
     }
 }
 
+/* Adds v[n], n <= 16; what is refused is left out. */
+static inline void grads_add_slowly(struct grads *g, int64_t offset, const float *v, int n)
+{
+    for (int i = 0; i < n; i++) {
+        if (fabsf(v[i]) < g->limit && fabsf(v[i]) < 0x1p14f)
+            g->sum[offset + i] = (int64_t)((uint64_t)g->sum[offset + i] + (uint64_t)fixed_of(v[i]));
+        else
+            grads_refuse(g, offset + i);
+    }
+}
+
 /* Adds v[n] to the elements offset .. offset + n - 1; none but the calling thread may touch them meanwhile. A value that
- * is not finite or of magnitude >= limit is left out and raises overflow. */
+ * is not finite or of magnitude >= limit (or >= 2^14) is left out and raises overflow. */
 static inline void grads_add(struct grads *g, int64_t offset, const float *v, int64_t n)
 {
-    enum { STRIP = 64 };
-    int64_t *sum = g->sum + offset;
+    enum { STRIP = 16 };
     const float limit = g->limit < 0x1p14f ? g->limit : 0x1p14f;
-    for (int64_t i = 0; i < n; i += STRIP) {
-        const int m = n - i < STRIP ? (int)(n - i) : STRIP;
-        int bad = 0;
-        for (int j = 0; j < m; j++)
-            bad |= !(fabsf(v[i + j]) < limit); /* not a number: bad */
-        if (!bad) {
-            for (int j = 0; j < m; j++)
-                sum[i + j] = (int64_t)((uint64_t)sum[i + j] + (uint64_t)fixed_of(v[i + j]));
-        } else {
-            for (int j = 0; j < m; j++) {
-                if (fabsf(v[i + j]) < limit)
-                    sum[i + j] = (int64_t)((uint64_t)sum[i + j] + (uint64_t)fixed_of(v[i + j]));
-                else
-                    grads_refuse(g, offset + i + j);
-            }
+    int64_t i = 0;
+    for (; i + STRIP <= n; i += STRIP) {
+        int64_t add[STRIP], *sum = g->sum + offset + i;
+        int fine = 1;
+        for (int j = 0; j < STRIP; j++)
+            fine &= fabsf(v[i + j]) < limit; /* not a number: not fine */
+        if (!fine) {
+            grads_add_slowly(g, offset + i, v + i, STRIP);
+            continue;
         }
+        for (int j = 0; j < STRIP; j++)
+            add[j] = fixed_of(v[i + j]);
+        for (int j = 0; j < STRIP; j++)
+            sum[j] = (int64_t)((uint64_t)sum[j] + (uint64_t)add[j]);
     }
+    grads_add_slowly(g, offset + i, v + i, (int)(n - i));
 }
 
 #endif

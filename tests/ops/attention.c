@@ -1,0 +1,294 @@
+/* attn_forward, attn_decode, attn_backward against float64: head sizes with tails, grouped heads, windows, ragged batches;
+ * decoding from the cache gives the forward pass's bits. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "support/ops_check.h"
+#include "support/reference_ops.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct shape {
+    int heads, kv_heads, head_dim, window;
+};
+
+static const struct shape shapes[] = {
+    {1, 1, 8, 0},    {3, 1, 24, 0},  {4, 2, 10, 5},  {8, 2, 64, 0},
+    {12, 12, 64, 0}, {2, 2, 96, 17}, {4, 1, 128, 0}, {6, 1, 80, 1},
+};
+enum { SHAPES = sizeof shapes / sizeof shapes[0] };
+
+static const int lengths[] = {1, 2, 16, 5, 133, 17, 4, 64};
+enum { SEQUENCES = 8 };
+
+struct attention_case {
+    struct attention a;
+    struct batch b;
+    float *q, *k, *v, *d_o;
+    int64_t q_size, k_size;
+};
+
+static struct attention_case case_of(struct shape s, const int *length, int n_seqs)
+{
+    struct attention_case c = {
+        .a = {.heads = s.heads,
+              .kv_heads = s.kv_heads,
+              .head_dim = s.head_dim,
+              .window = s.window,
+              .scale = 1.0f / sqrtf((float)s.head_dim)},
+        .b = ops_batch(length, n_seqs),
+    };
+    c.q_size = (int64_t)c.b.n_tokens * s.heads * s.head_dim;
+    c.k_size = (int64_t)c.b.n_tokens * s.kv_heads * s.head_dim;
+    c.q = ops_random(c.q_size, 1, 2);
+    c.k = ops_random(c.k_size, 2, 2);
+    c.v = ops_random(c.k_size, 3, 1);
+    c.d_o = ops_random(c.q_size, 4, 1);
+    return c;
+}
+
+static void case_free(struct attention_case *c)
+{
+    free(c->q);
+    free(c->k);
+    free(c->v);
+    free(c->d_o);
+    ops_batch_free(&c->b);
+}
+
+/* The same case with one sequence; the arrays stay the first one's. */
+static struct attention_case one_of(const struct attention_case *c, int sequence)
+{
+    struct attention_case one = *c;
+    const int length = c->b.start[sequence + 1] - c->b.start[sequence];
+    const int64_t row = (int64_t)c->b.start[sequence] * c->a.head_dim;
+    one.b = ops_batch(&length, 1);
+    one.q += row * c->a.heads;
+    one.d_o += row * c->a.heads;
+    one.k += row * c->a.kv_heads;
+    one.v += row * c->a.kv_heads;
+    one.q_size = (int64_t)length * c->a.heads * c->a.head_dim;
+    one.k_size = (int64_t)length * c->a.kv_heads * c->a.head_dim;
+    return one;
+}
+
+static void run_forward(struct backend *be, void *context, void *out)
+{
+    const struct attention_case *c = context;
+    be->ops->attn_forward(be, out, c->q, c->k, c->v, &c->a, &c->b);
+}
+
+/* out: dq, dk, dv */
+static void run_backward(struct backend *be, void *context, void *out)
+{
+    const struct attention_case *c = context;
+    float *dq = out;
+    be->ops->attn_backward(be, dq, dq + c->q_size, dq + c->q_size + c->k_size, c->d_o, c->q, c->k,
+                           c->v, &c->a, &c->b);
+}
+
+/* Writes keys and values token by token, all sequences at once, and decodes after each: o as attn_forward's. Sequence s
+ * sits in slot SEQUENCES - s, whose cache holds rubbish before. */
+static void run_decode(struct backend *be, void *context, void *out)
+{
+    const struct attention_case *c = context;
+    const int q_row = c->a.heads * c->a.head_dim, k_row = c->a.kv_heads * c->a.head_dim;
+    const int slots = SEQUENCES + 1, max_tokens = 135;
+    const size_t bytes = be->ops->cache_bytes(be, &c->a, slots, max_tokens);
+    struct kv_cache cache = {malloc(bytes), slots, max_tokens};
+    memset(cache.data, 0xff, bytes); /* not a number */
+    float *q = malloc((size_t)SEQUENCES * (size_t)(2 * q_row + 2 * k_row) * sizeof *q);
+    float *o = q + SEQUENCES * q_row, *k = o + SEQUENCES * q_row, *v = k + SEQUENCES * k_row;
+    int32_t zeros[SEQUENCES] = {0}, position[SEQUENCES], slot[SEQUENCES], token[SEQUENCES],
+            start[SEQUENCES + 1], sequence[SEQUENCES];
+    for (int t = 0;; t++) {
+        int n = 0;
+        for (int s = 0; s < c->b.n_seqs; s++) {
+            if (t >= c->b.start[s + 1] - c->b.start[s])
+                continue;
+            token[n] = c->b.start[s] + t;
+            position[n] = t;
+            sequence[n] = start[n] = n;
+            slot[n] = SEQUENCES - s;
+            memcpy(q + n * q_row, c->q + (int64_t)token[n] * q_row, (size_t)q_row * sizeof *q);
+            memcpy(k + n * k_row, c->k + (int64_t)token[n] * k_row, (size_t)k_row * sizeof *k);
+            memcpy(v + n * k_row, c->v + (int64_t)token[n] * k_row, (size_t)k_row * sizeof *v);
+            n++;
+        }
+        if (n == 0)
+            break;
+        start[n] = n;
+        struct batch b = {.n_tokens = n,
+                          .n_seqs = n,
+                          .id = zeros,
+                          .position = position,
+                          .sequence = sequence,
+                          .start = start,
+                          .slot = slot};
+        be->ops->qkv_rope(be, q, k, v, q, k, v, &c->a, &cache, &b);
+        be->ops->attn_decode(be, o, q, &c->a, &cache, &b);
+        for (int i = 0; i < n; i++)
+            memcpy((float *)out + (int64_t)token[i] * q_row, o + i * q_row,
+                   (size_t)q_row * sizeof *o);
+    }
+    free(q);
+    free(cache.data);
+}
+
+static void test_forward(void **state)
+{
+    (void)state;
+    for (int i = 0; i < SHAPES; i++) {
+        struct attention_case c = case_of(shapes[i], lengths, SEQUENCES);
+        float *got = ops_same_bits(run_forward, &c, (size_t)c.q_size * sizeof *got);
+        for (int s = 0; s < SEQUENCES; s++) {
+            struct attention_case one = one_of(&c, s);
+            const int64_t at = one.q - c.q;
+            double *q = ops_double(one.q, one.q_size), *k = ops_double(one.k, one.k_size),
+                   *v = ops_double(one.v, one.k_size), *o = ops_double(one.q, one.q_size);
+            reference_attention(o, q, k, v, &c.a, lengths[s]);
+            ops_close("o", got + at, o, one.q_size, 1e-5);
+            float *alone = ops_once(run_forward, &one, (size_t)one.q_size * sizeof *alone, 2);
+            assert_memory_equal(alone, got + at, (size_t)one.q_size * sizeof *alone);
+            free(alone);
+            free(q);
+            free(k);
+            free(v);
+            free(o);
+            ops_batch_free(&one.b);
+        }
+        free(got);
+        case_free(&c);
+    }
+}
+
+static void test_decode_has_the_bits_of_forward(void **state)
+{
+    (void)state;
+    for (int i = 0; i < SHAPES; i++) {
+        struct attention_case c = case_of(shapes[i], lengths, SEQUENCES);
+        float *forward = ops_once(run_forward, &c, (size_t)c.q_size * sizeof *forward, 2);
+        float *decode = ops_same_bits(run_decode, &c, (size_t)c.q_size * sizeof *decode);
+        assert_memory_equal(decode, forward, (size_t)c.q_size * sizeof *decode);
+        free(forward);
+        free(decode);
+        case_free(&c);
+    }
+}
+
+/* What a row sees decides it: later tokens, even if not numbers, do not. */
+static void test_forward_of_a_prefix(void **state)
+{
+    (void)state;
+    const int whole = 45, prefix = 22;
+    for (int i = 0; i < SHAPES; i++) {
+        struct attention_case c = case_of(shapes[i], &whole, 1), cut = c;
+        const int64_t kv_at = (int64_t)prefix * c.a.kv_heads * c.a.head_dim;
+        for (int64_t j = kv_at; j < c.k_size; j++)
+            c.k[j] = c.v[j] = NAN;
+        cut.b = ops_batch(&prefix, 1);
+        const size_t bytes =
+            (size_t)prefix * (size_t)c.a.heads * (size_t)c.a.head_dim * sizeof(float);
+        float *all = ops_once(run_forward, &c, (size_t)c.q_size * sizeof *all, 1);
+        float *some = ops_once(run_forward, &cut, bytes, 1);
+        assert_memory_equal(all, some, bytes);
+        free(all);
+        free(some);
+        ops_batch_free(&cut.b);
+        case_free(&c);
+    }
+}
+
+static void test_backward(void **state)
+{
+    (void)state;
+    for (int i = 0; i < SHAPES; i++) {
+        struct attention_case c = case_of(shapes[i], lengths, SEQUENCES);
+        const size_t bytes = (size_t)(c.q_size + 2 * c.k_size) * sizeof(float);
+        float *got = ops_same_bits(run_backward, &c, bytes);
+        double *want = malloc(2 * bytes);
+        for (int s = 0; s < SEQUENCES; s++) {
+            struct attention_case one = one_of(&c, s);
+            double *q = ops_double(one.q, one.q_size), *k = ops_double(one.k, one.k_size),
+                   *v = ops_double(one.v, one.k_size), *d_o = ops_double(one.d_o, one.q_size);
+            const float *own_dq = got + (one.q - c.q), *own_dk = got + c.q_size + (one.k - c.k),
+                        *own_dv = got + c.q_size + c.k_size + (one.v - c.v);
+            reference_attention_backward(want + (one.q - c.q), want + c.q_size + (one.k - c.k),
+                                         want + c.q_size + c.k_size + (one.v - c.v), d_o, q, k, v,
+                                         &c.a, lengths[s]);
+            const size_t one_bytes = (size_t)(one.q_size + 2 * one.k_size) * sizeof(float);
+            float *alone = ops_once(run_backward, &one, one_bytes, 2);
+            assert_memory_equal(alone, own_dq, (size_t)one.q_size * 4);
+            assert_memory_equal(alone + one.q_size, own_dk, (size_t)one.k_size * 4);
+            assert_memory_equal(alone + one.q_size + one.k_size, own_dv, (size_t)one.k_size * 4);
+            free(alone);
+            free(q);
+            free(k);
+            free(v);
+            free(d_o);
+            ops_batch_free(&one.b);
+        }
+        if (c.a.window == 1) { /* dq, dk: differences of equal terms */
+            for (int64_t j = 0; j < c.q_size + c.k_size; j++)
+                assert_true(fabsf(got[j]) < 1e-5f);
+        } else {
+            ops_close("dq", got, want, c.q_size, 1e-5);
+            ops_close("dk", got + c.q_size, want + c.q_size, c.k_size, 1e-5);
+        }
+        ops_close("dv", got + c.q_size + c.k_size, want + c.q_size + c.k_size, c.k_size, 1e-5);
+        free(want);
+        free(got);
+        case_free(&c);
+    }
+}
+
+/* The reference's derivatives are central differences of its forward. */
+static void test_reference_slope(void **state)
+{
+    (void)state;
+    const int T = 5;
+    struct attention_case c = case_of((struct shape){4, 2, 3, 3}, &T, 1);
+    const int64_t nq = c.q_size, nk = c.k_size;
+    double *x = malloc((size_t)(nq + 2 * nk) * sizeof *x),
+           *d = malloc((size_t)(nq + 2 * nk) * sizeof *d), *d_o = ops_double(c.d_o, nq),
+           *o[2] = {malloc((size_t)nq * 8), malloc((size_t)nq * 8)};
+    for (int64_t i = 0; i < nq + 2 * nk; i++)
+        x[i] = i < nq ? c.q[i] : i < nq + nk ? c.k[i - nq] : c.v[i - nq - nk];
+    reference_attention_backward(d, d + nq, d + nq + nk, d_o, x, x + nq, x + nq + nk, &c.a, T);
+    for (int64_t i = 0; i < nq + 2 * nk; i++) {
+        const double middle = x[i], step = 1e-6;
+        double slope = 0;
+        for (int side = 0; side < 2; side++) {
+            x[i] = middle + (side ? step : -step);
+            reference_attention(o[side], x, x + nq, x + nq + nk, &c.a, T);
+        }
+        x[i] = middle;
+        for (int64_t j = 0; j < nq; j++)
+            slope += d_o[j] * (o[1][j] - o[0][j]) / (2 * step);
+        assert_true(fabs(slope - d[i]) < 1e-7 * (1 + fabs(slope)));
+    }
+    free(x);
+    free(d);
+    free(d_o);
+    free(o[0]);
+    free(o[1]);
+    case_free(&c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_forward),
+        cmocka_unit_test(test_decode_has_the_bits_of_forward),
+        cmocka_unit_test(test_forward_of_a_prefix),
+        cmocka_unit_test(test_backward),
+        cmocka_unit_test(test_reference_slope),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
