@@ -35,7 +35,7 @@ enum model_init { MODEL_INIT_WEIGHTS, MODEL_INIT_RANDOM };
 enum quantization { QUANTIZATION_INT8, QUANTIZATION_NONE };
 enum matmul_choice { MATMUL_CHOICE_LLM_INT8, MATMUL_CHOICE_DEQUANT };
 enum data_format { DATA_FORMAT_JSONL, DATA_FORMAT_TEXT, DATA_FORMAT_CSV, DATA_FORMAT_IMDB };
-enum reward_type {
+enum reward_choice {
     REWARD_TYPE_LEXICON,
     REWARD_TYPE_PROGRAM,
     REWARD_TYPE_CLASSIFIER,
@@ -107,7 +107,7 @@ struct settings_generate {
 };
 
 struct settings_reward {
-    enum reward_type type;
+    enum reward_choice type;
     char *name;
     double weight;
     char *path, *command, *label;
