@@ -26,7 +26,7 @@ static void run_forward(struct backend *be, void *context, void *out)
     const size_t all = (size_t)c->N * (size_t)c->H;
     float *y1 = out, *y2 = y1 + all, *x = y2 + all;
     memcpy(x, c->x, all * sizeof *x);
-    be->ops->norm_forward(be, y1, c->n2 ? y2 : NULL, x, c->add1, c->add2, c->n1, c->n2, c->N, c->H);
+    be->ops->norm_forward(be, y1, c->n2 ? y2 : NULL, x, x, c->add1, c->add2, c->n1, c->n2, c->N, c->H);
 }
 
 struct norms {
