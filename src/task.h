@@ -15,6 +15,7 @@ struct task {
 const struct task *task_find(enum task_id id);
 
 int task_tokenize(const struct settings *s, struct comm *comm, const struct options *o);
+int task_pretrain(const struct settings *s, struct comm *comm, const struct options *o);
 int task_ppo(const struct settings *s, struct comm *comm, const struct options *o);
 int task_evaluate(const struct settings *s, struct comm *comm, const struct options *o);
 
