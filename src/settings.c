@@ -409,6 +409,8 @@ static void check_together(struct loader *l)
                  (long long)s->generate.min_new_tokens, max_new);
         clash(l, "generate.min_new_tokens", why);
     }
+    if (s->task == TASK_PPO && s->generate.temperature == 0)
+        clash(l, "generate.temperature", "0 is greedy: ppo needs samples");
     if (s->ppo.early_stopping && !s->ppo.target_kl.set)
         clash(l, "ppo.early_stopping", "needs ppo.target_kl");
     if (s->ppo.use_score_norm && !s->ppo.use_score_scaling)

@@ -119,8 +119,9 @@ const struct setting_row settings_rows[] = {
     INT(generate.min_new_tokens, 0, SIZE_LIMIT, .standard = "0",
         .doc = "End tokens are not drawn before this many tokens. Above 0 it biases the KL "
                "estimate of ppo."),
-    FLOAT(generate.temperature, 0, 1000, .above = true, .standard = "1.0",
-          .doc = "Logits are divided by it, in sampling and in log-probabilities."),
+    FLOAT(generate.temperature, 0, 1000, .standard = "1.0",
+          .doc = "Logits are divided by it, in sampling and in log-probabilities; 0: greedy (not in "
+                 "ppo)."),
     INT(generate.top_k, 0, SIZE_LIMIT, .standard = "0",
         .doc = "Draw from the k most likely tokens; 0: from all. Filters bias the KL estimate of "
                "ppo."),
