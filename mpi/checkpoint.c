@@ -130,6 +130,7 @@ int checkpoint_write(struct comm *c, const char *folder, int64_t step,
         enum error kind = error_kind();
         if (w.leads)
             file_remove_tree(temporary);
+        comm_barrier(c); /* gone, whichever rank looks */
         error_set(kind, "%s", message);
         free(message);
     }

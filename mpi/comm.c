@@ -8,8 +8,6 @@
 
 #include "comm_internal.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
@@ -19,12 +17,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "error.h"
 #include "hash.h"
+#include "node_memory.h"
 #include "records.h"
 #include "text.h"
 
@@ -127,73 +125,19 @@ static void abort_on_mpi_error(MPI_Comm *where, int *code, ...)
 
 /* -- memory shared by a node ---------------------------------------------------------------------- */
 
-/* The leader makes an anonymous file in memory; the others find it through /proc. The inode says that they found it. */
-struct shared_place {
-    int64_t pid, fd, device, inode;
-};
-
-static int make_block(struct shared_place *place, size_t bytes)
-{
-    int fd = memfd_create("rlhf-hpc", MFD_CLOEXEC);
-    if (fd < 0)
-        return error_set(ERR_SYSTEM, "shared memory of a node: %s", strerror(errno));
-    int code = posix_fallocate(
-        fd, 0, (off_t)bytes); /* now, or the first write past memory would be a SIGBUS */
-    struct stat info;
-    if (code != 0 || fstat(fd, &info) != 0) {
-        close(fd);
-        return error_set(ERR_SYSTEM, "shared memory of a node, %.2f GiB: %s",
-                         (double)bytes / (1 << 30), strerror(code ? code : errno));
-    }
-    *place = (struct shared_place){getpid(), fd, (int64_t)info.st_dev, (int64_t)info.st_ino};
-    return 0;
-}
-
-static int map_block(void **p, const struct shared_place *place, size_t bytes, bool leader,
-                     int protection)
-{
-    int fd = (int)place->fd;
-    if (!leader) {
-        char path[64];
-        snprintf(path, sizeof path, "/proc/%lld/fd/%lld", (long long)place->pid,
-                 (long long)place->fd);
-        fd = open(path, O_RDWR | O_CLOEXEC);
-        struct stat info;
-        if (fd < 0 || fstat(fd, &info) != 0 || (int64_t)info.st_dev != place->device ||
-            (int64_t)info.st_ino != place->inode) {
-            if (fd >= 0)
-                close(fd);
-            return error_set(ERR_SYSTEM,
-                             "shared memory of a node: %s is not that of the node's first rank; "
-                             "the ranks of a node must share one process namespace",
-                             path);
-        }
-    }
-    *p = mmap(NULL, bytes, protection, MAP_SHARED, fd, 0);
-    int code = errno;
-    if (!leader)
-        close(fd);
-    if (*p != MAP_FAILED)
-        return 0;
-    *p = NULL;
-    return error_set(ERR_SYSTEM, "shared memory of a node, %.2f GiB: cannot map: %s",
-                     (double)bytes / (1 << 30), strerror(code));
-}
-
-static int share_block(struct comm *c, void **p, size_t bytes, int protection)
+static int share_block(struct comm *c, void **p, size_t bytes, bool all_write)
 {
     *p = NULL;
     bool leader = c->node_rank == 0;
-    struct shared_place place = {.fd = -1};
-    int rc = leader && bytes ? make_block(&place, bytes) : 0;
-    rc = comm_agree(c, rc);
+    struct node_memory place = {0};
+    int rc = comm_agree(c, leader && bytes ? node_memory_make(&place, bytes) : 0);
     if (rc == 0 && bytes) {
-        MPI_Bcast(&place, sizeof place, MPI_BYTE, 0, c->node);
-        rc = map_block(p, &place, bytes, leader, leader ? PROT_READ | PROT_WRITE : protection);
+        struct node_memory there = place; /* only the maker closes */
+        MPI_Bcast(&there, sizeof there, MPI_BYTE, 0, c->node);
+        rc = node_memory_map(p, &there, bytes, leader, leader || all_write);
     }
     rc = comm_agree(c, rc); /* and now every rank has opened it */
-    if (leader && place.fd >= 0)
-        close((int)place.fd);
+    node_memory_close(&place);
     if (rc != 0 && *p) {
         munmap(*p, bytes);
         *p = NULL;
@@ -209,7 +153,7 @@ static int share_block(struct comm *c, void **p, size_t bytes, int protection)
 
 int comm_node_shared(struct comm *c, void **p, size_t bytes)
 {
-    return share_block(c, p, bytes, PROT_READ);
+    return share_block(c, p, bytes, false);
 }
 
 void comm_node_barrier(struct comm *c)
@@ -255,7 +199,7 @@ int comm_open(struct comm **out, int *argc, char ***argv)
 
     void *page;
     static const char build[] = PACKAGE_VERSION " " GIT_REVISION;
-    int rc = share_block(c, &page, sizeof(atomic_int), PROT_READ | PROT_WRITE);
+    int rc = share_block(c, &page, sizeof(atomic_int), true);
     if (rc == 0)
         atomic_store(&abort_page, page);
     if (rc == 0)

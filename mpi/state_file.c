@@ -3,8 +3,8 @@
  * What is hard about it: HDF5's collective calls hang if one rank fails alone. So rank 0 makes the file by itself, with
  * the space of every dataset allocated; then all ranks open it together and only fill in raw data, independently, which
  * leaves no metadata to agree about. A share is a contiguous slab, written and read in pieces that MPI can count.
- * Nothing in the file depends on time or on the number of ranks. Every open goes through the MPI driver, alone or
- * together, which takes no file locks (cluster file systems often have none).
+ * Nothing in the file depends on time or on the number of ranks. Neither driver in use takes file locks, which cluster
+ * file systems often lack.
  */
 #include "state_file.h"
 
@@ -19,6 +19,7 @@
 
 #include "comm_internal.h"
 #include "error.h"
+#include "layout_driver.h"
 #include "text.h"
 
 enum { VERIFY_BYTES = 1 << 20 };
@@ -69,16 +70,15 @@ static int hdf5_failed(const char *path, const char *name, const char *what)
 
 /* -- opening -------------------------------------------------------------------------------------- */
 
-/* Opens or makes the file for these ranks together. Negative on failure, with the message set. */
+/* Opens the file for these ranks together. Negative on failure, with the message set. */
 static hid_t open_file(const char *path, MPI_Comm ranks, unsigned flags)
 {
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     hid_t access = H5Pcreate(H5P_FILE_ACCESS), file = -1;
     if (access >= 0 && H5Pset_fapl_mpio(access, ranks, MPI_INFO_NULL) >= 0)
-        file = flags & H5F_ACC_EXCL ? H5Fcreate(path, flags, H5P_DEFAULT, access)
-                                    : H5Fopen(path, flags, access);
+        file = H5Fopen(path, flags, access);
     if (file < 0)
-        hdf5_failed(path, NULL, flags & H5F_ACC_EXCL ? "create" : "open as HDF5");
+        hdf5_failed(path, NULL, "open as HDF5");
     if (access >= 0)
         H5Pclose(access);
     return file;
@@ -152,6 +152,11 @@ static int64_t share(const struct checkpoint_item *item, int rank, int size, int
     return rank * each + (rank < more ? rank : more);
 }
 
+static char *element(const struct checkpoint_item *item, int64_t i)
+{
+    return item->data ? (char *)item->data + (size_t)i * type_bytes(item->type) : NULL;
+}
+
 /* Moves elements [first, first + n) of a dataset to or from memory, in pieces of at most piece_bytes. */
 static int move_slab(const char *path, const char *name, hid_t set, enum checkpoint_type type,
                      void *data, int64_t first, int64_t n, size_t piece_bytes, bool writing)
@@ -209,15 +214,34 @@ static int create_item(struct comm *c, const char *path, hid_t file,
     return rc;
 }
 
-int state_file_create(struct comm *c, const char *path, const struct checkpoint_item *items, int n)
+static int create_items(struct comm *c, const char *path, hid_t driver,
+                        const struct checkpoint_item *items, int n)
 {
-    hid_t file = open_file(path, MPI_COMM_SELF, H5F_ACC_EXCL);
+    int error = 0, rc = 0;
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS), file = -1;
+    if (access >= 0 && layout_driver_set(access, driver, &error) >= 0)
+        file = H5Fcreate(path, H5F_ACC_EXCL, H5P_DEFAULT, access);
     if (file < 0)
-        return -1;
-    int rc = 0;
+        rc = hdf5_failed(path, NULL, "create");
     for (int i = 0; i < n && rc == 0; i++)
         rc = create_item(c, path, file, &items[i]);
-    return close_file(path, file, rc);
+    rc = close_file(path, file, rc);
+    if (access >= 0)
+        H5Pclose(access);
+    if (error != 0)
+        rc = error_set(ERR_FILE, "%s: cannot write: %s", path, strerror(error));
+    return rc;
+}
+
+int state_file_create(struct comm *c, const char *path, const struct checkpoint_item *items, int n)
+{
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    hid_t driver = layout_driver_register();
+    if (driver < 0)
+        return hdf5_failed(path, NULL, "register a file driver");
+    int rc = create_items(c, path, driver, items, n);
+    H5FDunregister(driver);
+    return rc;
 }
 
 /* This node's pages to the disk: the data of MPI's writes need not be out when the file is closed. */
@@ -244,8 +268,7 @@ int state_file_fill(struct comm *c, const char *path, const struct checkpoint_it
             rc = -1;
             break;
         }
-        rc = move_slab(path, items[i].name, set, items[i].type,
-                       (char *)items[i].data + (size_t)first * type_bytes(items[i].type), first,
+        rc = move_slab(path, items[i].name, set, items[i].type, element(&items[i], first), first,
                        count, c->chunk_bytes, true);
         H5Dclose(set);
     }
@@ -270,8 +293,7 @@ static int verify_item(const char *path, hid_t file, const struct checkpoint_ite
         int64_t k = n - done < most ? n - done : most;
         rc = move_slab(path, item->name, set, item->type, buffer, first + done, k, VERIFY_BYTES,
                        false);
-        if (rc == 0 && memcmp(buffer, (char *)item->data + (size_t)(first + done) * width,
-                              (size_t)k * width) != 0)
+        if (rc == 0 && memcmp(buffer, element(item, first + done), (size_t)k * width) != 0)
             rc = error_set(ERR_FILE, "%s: %s: what was read back differs from what was written",
                            path, item->name);
     }
@@ -305,8 +327,7 @@ int state_file_read(struct comm *c, const char *path, const struct checkpoint_it
             break;
         }
         int64_t count, first = share(&items[i], c->rank, c->size, &count);
-        rc = move_slab(path, items[i].name, set, items[i].type,
-                       (char *)items[i].data + (size_t)first * type_bytes(items[i].type), first,
+        rc = move_slab(path, items[i].name, set, items[i].type, element(&items[i], first), first,
                        count, c->chunk_bytes, false);
         H5Dclose(set);
     }
@@ -315,8 +336,7 @@ int state_file_read(struct comm *c, const char *path, const struct checkpoint_it
         for (int r = 0; r < (items[i].sliced ? c->size : 1); r++) {
             int64_t count, first = share(&items[i], r, c->size, &count);
             size_t width = type_bytes(items[i].type);
-            comm_broadcast(c, (char *)items[i].data + (size_t)first * width, (size_t)count * width,
-                           r);
+            comm_broadcast(c, element(&items[i], first), (size_t)count * width, r);
         }
     return rc;
 }

@@ -1,8 +1,8 @@
 /* Generalised advantage estimation: one backward recursion a sample. */
 #include "advantage.h"
 
-void advantage_gae(float *advantage, float *ret, const float *reward, const float *value, int T, double gamma,
-                   double lambda)
+void advantage_gae(float *advantage, float *ret, const float *reward, const float *value, int T,
+                   double gamma, double lambda)
 {
     double a = 0.0, next_value = 0.0;
     for (int t = T - 1; t >= 0; t--) {

@@ -14,7 +14,7 @@
  *
  * Accumulates in double. Ranks: local, same bits on every rank. Cannot fail; T = 0 writes nothing.
  */
-void advantage_gae(float *advantage, float *ret, const float *reward, const float *value, int T, double gamma,
-                   double lambda);
+void advantage_gae(float *advantage, float *ret, const float *reward, const float *value, int T,
+                   double gamma, double lambda);
 
 #endif

@@ -59,7 +59,8 @@ int batch_pack(int *start, const int64_t *length, int n, int max_samples, int64_
     start[0] = 0;
     for (int i = 0; i < n; i++) {
         const int held = i - start[count];
-        if (held == max_samples || (held > 0 && max_tokens > 0 && tokens + length[i] > max_tokens)) {
+        if (held == max_samples ||
+            (held > 0 && max_tokens > 0 && tokens + length[i] > max_tokens)) {
             start[++count] = i;
             tokens = 0;
         }

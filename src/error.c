@@ -35,7 +35,7 @@ int error_context(const char *format, ...)
     int n = vsnprintf(text, sizeof text, format, args);
     va_end(args);
     if (n > 0 && n < (int)sizeof text)
-        snprintf(text + n, sizeof text - (size_t)n, ": %s", slot.message);
+        snprintf(text + n, sizeof text - (size_t)n, ": %.*s", MESSAGE_MAX - n - 3, slot.message);
     memcpy(slot.message, text, sizeof text);
     return -1;
 }

@@ -1,8 +1,10 @@
-/* Elementary functions: argument reduction in two or three pieces, then a Taylor or artanh series on a small interval.
+/* Elementary functions: argument reduction in two or three pieces, then a Taylor or artanh series
+ * on a small interval.
  *
- * Series are longer than a minimax polynomial would be, but their coefficients are known exactly, and none of this is in
- * an inner loop. What is hard is the last bits: the reductions are exact (fma gives the error of a product), and the
- * constants below are ln 2 and pi/2 in pieces, computed to 400 bits and rounded.
+ * Series are longer than a minimax polynomial would be, but their coefficients are known exactly,
+ * and none of this is in an inner loop. What is hard is the last bits: the reductions are exact
+ * (fma gives the error of a product), and the constants below are ln 2 and pi/2 in pieces, computed
+ * to 400 bits and rounded.
  */
 #include "fmath.h"
 
@@ -14,11 +16,12 @@ static const double LN2_HIGH = 0x1.62e42ffp-1; /* 33 bits: its product with an e
 static const double LN2_LOW = -0x1.718432a1b0e26p-35;
 static const double LN2_LAST = -0x1.9ff0342542fc3p-90;
 static const double INVERSE_LN2 = 0x1.71547652b82fep+0;
-static const double HALF_PI[3] = {0x1.921fb54442d18p+0, 0x1.1a62633145c07p-54, -0x1.f1976b7ed8fbcp-110};
+static const double HALF_PI[3] = {0x1.921fb54442d18p+0, 0x1.1a62633145c07p-54,
+                                  -0x1.f1976b7ed8fbcp-110};
 static const double TWO_OVER_PI = 0x1.45f306dc9c883p-1;
 static const double SQRT_HALF = 0x1.6a09e667f3bcdp-1;
 
-/* 1/n! for n = 0 .. 18; the quotients are correctly rounded at compile time, 18! is exact in double */
+/* 1/n! for n = 0 .. 18: quotients of exact doubles, rounded correctly at compile time */
 static const double INVERSE_FACTORIAL[19] = {
     1.0,
     1.0,
@@ -124,7 +127,8 @@ double math_expm1(double x)
     return sum * x;
 }
 
-/* The terms above the first of 2 artanh(s) / s = 2 + 2 s^2/3 + 2 s^4/5 + ..; |s| <= 0.1716, so the first term left out,
+/* The terms above the first of 2 artanh(s) / s = 2 + 2 s^2/3 + 2 s^4/5 + ..; |s| <= 0.1716, so the
+ * first term left out,
  * 2 s^24 / 25, is below 2^-64 */
 static double artanh_tail(double s)
 {
@@ -164,8 +168,9 @@ static struct pair log_pair(double x)
     return pair_sum(middle.high, middle.low + head.low + fma(e, LN2_LAST, 2.0 * s_low));
 }
 
-/* x - k pi/2 as a pair in about [-pi/4, pi/4], and k mod 4. The first product is exact with fma since it cancels to a
- * multiple of 2^-53; the second is carried with its error; the third need not be. */
+/* x - k pi/2 as a pair in about [-pi/4, pi/4], and k mod 4. The first product is exact with fma
+ * since it cancels to a multiple of 2^-53; the second is carried with its error; the third need not
+ * be. */
 static struct pair quarter_turn(int *quadrant, double x)
 {
     const double k = floor(fma(x, TWO_OVER_PI, 0.5));

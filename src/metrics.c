@@ -22,9 +22,11 @@ void metrics_set(struct metrics *m, const char *name, double value)
 {
     struct metric *row = find(m, name);
     if (!row) {
-        static const char NAME_BYTES[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/_.-";
+        static const char NAME_BYTES[] =
+            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/_.-";
         const size_t n = strlen(name);
-        CHECK(n && n < METRIC_NAME_MAX && strspn(name, NAME_BYTES) == n, "bad metric name \"%s\"", name);
+        CHECK(n && n < METRIC_NAME_MAX && strspn(name, NAME_BYTES) == n, "bad metric name \"%s\"",
+              name);
         CHECK(m->n < METRICS_MAX, "more than %d metrics", METRICS_MAX);
         row = &m->metric[m->n++];
         memcpy(row->name, name, n + 1);
@@ -79,12 +81,13 @@ static int step_of(int64_t *step, const char *line, size_t n, const char *path, 
         *step = json_integer_value(value);
     json_decref(object);
     return good ? 0
-                : error_set(ERR_FILE, "%s:%lld: not an object with an integer \"step\"%s%s", path, (long long)number,
-                            object ? "" : ": ", object ? "" : why.text);
+                : error_set(ERR_FILE, "%s:%lld: not an object with an integer \"step\"%s%s", path,
+                            (long long)number, object ? "" : ": ", object ? "" : why.text);
 }
 
 /* The lines of the run so far, out of those in the file. */
-static int keep_until(struct text *kept, const struct text *all, const char *path, int64_t last_step)
+static int keep_until(struct text *kept, const struct text *all, const char *path,
+                      int64_t last_step)
 {
     size_t at = 0;
     for (int64_t number = 1; at < all->n; number++) {

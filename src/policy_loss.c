@@ -1,5 +1,6 @@
-/* PPO's losses. Both public functions go through the same per-token term, so that a loss and its derivative cannot
- * disagree on which branch was taken. Comparisons are written so that NaN is carried on, never dropped by a maximum. */
+/* PPO's losses. Both public functions go through the same per-token term, so that a loss and its
+ * derivative cannot disagree on which branch was taken. Comparisons are written so that NaN is
+ * carried on, never dropped by a maximum. */
 #include "policy_loss.h"
 
 #include "error.h"
@@ -27,7 +28,8 @@ double policy_loss_ratio(float logprob, float old_logprob)
     return math_exp((double)logprob - (double)old_logprob); /* e^0 is exactly 1 */
 }
 
-static struct term term_of(const struct policy_loss_tokens *t, int64_t i, const struct policy_loss_settings *s)
+static struct term term_of(const struct policy_loss_tokens *t, int64_t i,
+                           const struct policy_loss_settings *s)
 {
     struct term r;
     const double a = t->advantage[i];
@@ -40,10 +42,13 @@ static struct term term_of(const struct policy_loss_tokens *t, int64_t i, const 
 
     const double v = t->value[i], old = t->old_value[i], target = t->ret[i];
     const double held = clamp(v, old - s->cliprange_value, old + s->cliprange_value);
-    const double free_error = (v - target) * (v - target), held_error = (held - target) * (held - target);
+    const double free_error = (v - target) * (v - target),
+                 held_error = (held - target) * (held - target);
     r.value_clipped = held_error > free_error;
     r.value = r.value_clipped ? held_error : free_error;
-    r.dvalue = r.value_clipped ? 0.0 : v - target; /* clipped and larger: held differs from v, so it is flat there */
+    r.dvalue = r.value_clipped
+                   ? 0.0
+                   : v - target; /* clipped and larger: held differs from v, so it is flat there */
     return r;
 }
 
@@ -69,24 +74,29 @@ void policy_loss_ppo(struct policy_loss *loss, const struct policy_loss_tokens *
         loss->value_mean += tokens->value[i];
     }
     const double n = (double)tokens->n;
-    double *const mean[] = {&loss->policy,   &loss->value,          &loss->entropy, &loss->approxkl,    &loss->policykl,
-                            &loss->clipfrac, &loss->value_clipfrac, &loss->ratio,   &loss->value_error, &loss->value_mean};
+    double *const mean[] = {&loss->policy,         &loss->value,    &loss->entropy,
+                            &loss->approxkl,       &loss->policykl, &loss->clipfrac,
+                            &loss->value_clipfrac, &loss->ratio,    &loss->value_error,
+                            &loss->value_mean};
     for (size_t i = 0; i < sizeof mean / sizeof *mean; i++)
         *mean[i] /= n;
     double square = 0.0;
     for (int64_t i = 0; i < tokens->n; i++) {
-        const double d = policy_loss_ratio(tokens->logprob[i], tokens->old_logprob[i]) - loss->ratio;
+        const double d =
+            policy_loss_ratio(tokens->logprob[i], tokens->old_logprob[i]) - loss->ratio;
         square += d * d;
     }
     loss->ratio_var = tokens->n > 1 ? square / (n - 1.0) : 0.0;
-    loss->total = loss->policy + settings->vf_coef * loss->value - settings->ent_coef * loss->entropy;
+    loss->total =
+        loss->policy + settings->vf_coef * loss->value - settings->ent_coef * loss->entropy;
 }
 
-void policy_loss_ppo_backward(float *dlogprob, float *dentropy, float *dvalue, const struct policy_loss_tokens *tokens,
-                              int64_t n_global, const struct policy_loss_settings *settings)
+void policy_loss_ppo_backward(float *dlogprob, float *dentropy, float *dvalue,
+                              const struct policy_loss_tokens *tokens, int64_t n_global,
+                              const struct policy_loss_settings *settings)
 {
-    CHECK(n_global >= tokens->n && (n_global > 0 || tokens->n == 0), "%lld tokens of a mini-batch of %lld",
-          (long long)tokens->n, (long long)n_global);
+    CHECK(n_global >= tokens->n && (n_global > 0 || tokens->n == 0),
+          "%lld tokens of a mini-batch of %lld", (long long)tokens->n, (long long)n_global);
     const double n = (double)n_global;
     for (int64_t i = 0; i < tokens->n; i++) {
         const struct term r = term_of(tokens, i, settings);

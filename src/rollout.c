@@ -131,7 +131,7 @@ static int answer(struct rollout *r, struct sample_list *local, const struct rol
 
 static int score(struct rollout *r, struct sample_list *local)
 {
-    int parts = reward_parts(r->reward);
+    int parts = reward_n_parts(r->reward);
     struct reward_text *texts = zeroed((size_t)local->n, sizeof *texts);
     double *total = zeroed((size_t)local->n, sizeof *total);
     double *part = zeroed((size_t)local->n * (size_t)parts, sizeof *part);

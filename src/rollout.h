@@ -9,17 +9,13 @@
 #include "comm.h"
 #include "generate.h"
 #include "micro_batch.h"
+#include "prompts.h"
+#include "records.h"
 #include "reward.h"
 #include "sample.h"
 #include "settings.h"
 #include "timing.h"
 #include "tokenizer.h"
-
-/* Prompts as token ids, cut to the context. */
-struct prompt_list {
-    struct token_list *prompt; /* [n] */
-    int64_t n;
-};
 
 struct rollout {
     const struct settings *settings;

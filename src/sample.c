@@ -1,5 +1,5 @@
-/* Samples and their records. A record is read field by field through one bounds-checked cursor with a sticky error, so
- * the reading code is a straight list as the writing code is. */
+/* Samples and their records. A record is read field by field through one bounds-checked cursor with
+ * a sticky error, so the reading code is a straight list as the writing code is. */
 #include "sample.h"
 
 #include "error.h"
@@ -74,7 +74,8 @@ void sample_set_parts(struct sample *s, const double *part, int32_t n)
     s->n_parts = n;
 }
 
-/* What stands at the start of a record. Its lengths are all that is needed to know the record's size. */
+/* What stands at the start of a record. Its lengths are all that is needed to know the record's
+ * size. */
 struct header {
     uint32_t magic, arrays; /* arrays: bit i for array[i] */
     int64_t index, source;
@@ -155,8 +156,10 @@ int sample_read(struct sample *s, const void *bytes, size_t n)
     if (!head)
         return error_set(ERR_RUN, "a sample's record of %zu bytes is too short for its header", n);
     memcpy(&h, head, sizeof h);
-    if (h.magic != RECORD_MAGIC || h.arrays >> SAMPLE_ARRAYS || (h.finished != 0 && h.finished != 1))
-        return error_set(ERR_RUN, "a sample's record does not start as one (%08x)", (unsigned)h.magic);
+    if (h.magic != RECORD_MAGIC || h.arrays >> SAMPLE_ARRAYS ||
+        (h.finished != 0 && h.finished != 1))
+        return error_set(ERR_RUN, "a sample's record does not start as one (%08x)",
+                         (unsigned)h.magic);
     s->prompt = take_copy(&c, h.n_prompt, sizeof *s->prompt, "prompt ids");
     s->response = take_copy(&c, h.n_response, sizeof *s->response, "response ids");
     take_text(&s->prompt_text, &c, h.prompt_bytes, "prompt text");
@@ -167,10 +170,10 @@ int sample_read(struct sample *s, const void *bytes, size_t n)
             s->array[i] = take_copy(&c, h.n_response, sizeof(float), "per-token numbers");
     if (c.short_of || c.left) {
         sample_free(s);
-        return c.short_of ? error_set(ERR_RUN, "the record of sample %lld is cut short in its %s", (long long)h.index,
-                                      c.short_of)
-                          : error_set(ERR_RUN, "the record of sample %lld has %zu bytes too many", (long long)h.index,
-                                      c.left);
+        return c.short_of ? error_set(ERR_RUN, "the record of sample %lld is cut short in its %s",
+                                      (long long)h.index, c.short_of)
+                          : error_set(ERR_RUN, "the record of sample %lld has %zu bytes too many",
+                                      (long long)h.index, c.left);
     }
     s->index = h.index;
     s->source = h.source;

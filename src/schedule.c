@@ -69,12 +69,14 @@ const struct schedule *schedule_find(const char *name)
         }
         text_format(&names, "%s\"%s\"", i ? ", " : "", row[i].name);
     }
-    error_set(ERR_INPUT, "\"%s\" is no learning-rate schedule; there are %s", name, text_string(&names));
+    error_set(ERR_INPUT, "\"%s\" is no learning-rate schedule; there are %s", name,
+              text_string(&names));
     text_free(&names);
     return NULL;
 }
 
-double schedule_rate(const struct schedule *row, double base, int64_t step, int64_t warmup, int64_t total)
+double schedule_rate(const struct schedule *row, double base, int64_t step, int64_t warmup,
+                     int64_t total)
 {
     return base * row->factor(step, warmup, total);
 }

@@ -22,7 +22,8 @@ void score_moments_add(struct score_moments *moments, const double *score, int64
     moments->count = total;
 }
 
-void score_process(double *score, int64_t n, struct score_moments *moments, const struct score_settings *settings)
+void score_process(double *score, int64_t n, struct score_moments *moments,
+                   const struct score_settings *settings)
 {
     if (settings->scaling) {
         score_moments_add(moments, score, n);

@@ -1,6 +1,8 @@
-/* What happens to the scores of a batch before they become rewards: EOS penalty, then scaling, then clipping.
+/* What happens to the scores of a batch before they become rewards: EOS penalty, then scaling, then
+ * clipping.
  *
- * Scores of the whole global batch in index order. Ranks: local, same bits on every rank. Cannot fail.
+ * Scores of the whole global batch in index order. Ranks: local, same bits on every rank. Cannot
+ * fail.
  */
 #ifndef RLHF_SRC_SCORE_H
 #define RLHF_SRC_SCORE_H
@@ -27,12 +29,14 @@ struct score_settings {
  */
 void score_moments_add(struct score_moments *moments, const double *score, int64_t n);
 
-/* Scaling: the batch joins the moments, then score <- score / (std + 2^-23), with norm (score - mean) / (std + 2^-23);
- * then clamps to [-clip, clip]. Source: TRL 0.7, SPEC 2.6. */
-void score_process(double *score, int64_t n, struct score_moments *moments, const struct score_settings *settings);
+/* Scaling: the batch joins the moments, then score <- score / (std + 2^-23), with norm (score -
+ * mean) / (std + 2^-23); then clamps to [-clip, clip]. Source: TRL 0.7, SPEC 2.6. */
+void score_process(double *score, int64_t n, struct score_moments *moments,
+                   const struct score_settings *settings);
 
-/* score <- score - penalty where the response did not end with an EOS token. Goes before score_process: it is a part of
- * what the response is worth, so it is scaled and clipped with the rest. Source: TRL's missing_eos_penalty. */
+/* score <- score - penalty where the response did not end with an EOS token. Goes before
+ * score_process: it is a part of what the response is worth, so it is scaled and clipped with the
+ * rest. Source: TRL's missing_eos_penalty. */
 void score_missing_eos(double *score, const bool *finished, int64_t n, double penalty);
 
 #endif

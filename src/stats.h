@@ -1,7 +1,8 @@
 /* Means, variances and whitening of ragged arrays laid end to end, in index order and in double.
  *
- * The arrays hold response tokens of all samples in global order, without padding, so no mask is needed and every rank
- * that has gathered them computes the same bits. Cannot fail; n = 0 and n = 1 are defined below.
+ * The arrays hold response tokens of all samples in global order, without padding, so no mask is
+ * needed and every rank that has gathered them computes the same bits. Cannot fail; n = 0 and n = 1
+ * are defined below.
  */
 #ifndef RLHF_SRC_STATS_H
 #define RLHF_SRC_STATS_H
@@ -17,8 +18,8 @@ double stats_mean_float(const float *x, int64_t n);
 double stats_variance(const double *x, int64_t n);
 double stats_variance_float(const float *x, int64_t n);
 
-/* x <- (x - mean) / sqrt(variance + 1e-8), plus the mean again without shift_mean. Source: TRL's masked_whiten.
- * One value becomes 0 (itself without shift_mean); none writes nothing. */
+/* x <- (x - mean) / sqrt(variance + 1e-8), plus the mean again without shift_mean. Source: TRL's
+ * masked_whiten. One value becomes 0 (itself without shift_mean); none writes nothing. */
 void stats_whiten(float *x, int64_t n, bool shift_mean);
 
 #endif

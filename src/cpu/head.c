@@ -1,7 +1,6 @@
 /* The language-model head: logits of a few rows at a time (HEAD_ROWS), never of all; log-probabilities, entropy, sampling, and
  * the way back. A row's statistics: maximum; sums of e^(z - max) and of e^(z - max) z in 16 lanes over the index mod 16, then
  * the tree; logarithm in double. */
-#include "cpu/fixed.h"
 #include "cpu/linear.h"
 #include "fmath.h"
 
@@ -248,25 +247,6 @@ static int group_end(const struct head_rows *rows, int first, const struct batch
     return end;
 }
 
-/* dW[v] += sum over the group's rows of dz[row][v] x[row] */
-static void head_gradient(struct backend *be, const struct scratch *s, const struct linear *head, int n, struct grads *g)
-{
-    const int V = head->out, H = head->in;
-#pragma omp parallel for schedule(static)                                                                              \
-    num_threads(cpu_state(be)->threads) if ((int64_t)n * V * H >= PARALLEL_PRODUCT)
-    for (int v = 0; v < V; v++) {
-        for (int k = 0; k < H; k += LANES) {
-            const int lanes = H - k < LANES ? H - k : LANES;
-            float sum[LANES];
-            v16 acc = v16_all(0.0f);
-            for (int i = 0; i < n; i++)
-                acc = v16_fma(v16_all(s->logits[(int64_t)i * V + v]), v16_load_part(s->x + (int64_t)i * H + k, lanes), acc);
-            v16_store(sum, acc);
-            grads_add(g, head->offset_weight + (int64_t)v * H + k, sum, lanes);
-        }
-    }
-}
-
 void CPU(head_logprob_backward)(struct backend *be, float *dx, const float *dlogprob, const float *dentropy, const float *lse,
                                 const float *entropy, const struct linear *head, const float *x, int H,
                                 const struct head_rows *rows, float temperature, struct grads *g, const struct batch *b)
@@ -294,6 +274,6 @@ void CPU(head_logprob_backward)(struct backend *be, float *dx, const float *dlog
             for (int k = 0; k < H; k++)
                 dx[(int64_t)row[i] * H + k] += s.dx[(int64_t)i * H + k];
         if (head->master)
-            head_gradient(be, &s, head, n, g);
+            CPU(contract)(be, s.logits, V, s.x, H, 1.0f, (const int32_t[]){0, n}, 1, g, head->offset_weight);
     }
 }

@@ -65,31 +65,48 @@ void CPU(product_transposed)(struct backend *be, float *dx, bool add, const floa
     }
 }
 
-/* gradient[i][j] = scale * sum over the sequence's tokens t, in order, of left[t][i] right[t][j]; added at offset + i * J + j */
-static void contract(struct backend *be, const float *left, int I, const float *right, int J, float scale,
-                     const struct batch *b, struct grads *g, int64_t offset)
+/* Rows i .. i + 3 and columns j .. j + 15 of the sum over tokens first .. end - 1, in order, of left[t][i] right[t][j]. */
+static void contract_tile(v16 acc[4], const float *left, int I, int rows, const float *right, int J, int columns, int first, int end)
 {
-    enum { WIDTH = 4 * LANES };
-#pragma omp parallel for schedule(static)                                                                              \
-    num_threads(cpu_state(be)->threads) if ((int64_t)b->n_tokens * I * J >= PARALLEL_PRODUCT)
-    for (int i = 0; i < I; i++) {
-        for (int s = 0; s < b->n_seqs; s++) {
-            for (int j = 0; j < J; j += WIDTH) {
-                const int n = J - j < WIDTH ? J - j : WIDTH;
-                float sum[WIDTH];
-                v16 acc[4] = {v16_all(0.0f), v16_all(0.0f), v16_all(0.0f), v16_all(0.0f)};
-                for (int t = b->start[s]; t < b->start[s + 1]; t++) {
-                    const v16 a = v16_all(left[(int64_t)t * I + i]);
-                    const float *x = right + (int64_t)t * J + j;
-                    for (int c = 0; c < 4 && c * LANES < n; c++) {
-                        const int left_over = n - c * LANES;
-                        acc[c] = v16_fma(a, left_over >= LANES ? v16_load(x + c * LANES) : v16_load_part(x + c * LANES, left_over),
-                                         acc[c]);
-                    }
+    for (int r = 0; r < 4; r++)
+        acc[r] = v16_all(0.0f);
+    if (rows == 4 && columns == LANES) {
+        for (int t = first; t < end; t++) {
+            const v16 x = v16_load(right + (int64_t)t * J);
+            const float *a = left + (int64_t)t * I;
+            for (int r = 0; r < 4; r++)
+                acc[r] = v16_fma(v16_all(a[r]), x, acc[r]);
+        }
+        return;
+    }
+    for (int t = first; t < end; t++) {
+        const v16 x = v16_load_part(right + (int64_t)t * J, columns);
+        for (int r = 0; r < rows; r++)
+            acc[r] = v16_fma(v16_all(left[(int64_t)t * I + r]), x, acc[r]);
+    }
+}
+
+void CPU(contract)(struct backend *be, const float *left, int I, const float *right, int J, float scale, const int32_t *start,
+                   int n_seqs, struct grads *g, int64_t offset)
+{
+    enum { WIDTH = 256 };
+    const int64_t work = (int64_t)(start[n_seqs] - start[0]) * I * J;
+#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if (work >= PARALLEL_PRODUCT)
+    for (int i = 0; i < I; i += 4) {
+        const int rows = I - i < 4 ? I - i : 4;
+        for (int s = 0; s < n_seqs; s++) {
+            for (int from = 0; from < J; from += WIDTH) {
+                const int width = J - from < WIDTH ? J - from : WIDTH;
+                float sum[4][WIDTH];
+                for (int j = 0; j < width; j += LANES) {
+                    const int n = width - j < LANES ? width - j : LANES;
+                    v16 acc[4];
+                    contract_tile(acc, left + i, I, rows, right + from + j, J, n, start[s], start[s + 1]);
+                    for (int r = 0; r < rows; r++)
+                        v16_store(sum[r] + j, v16_mul(acc[r], v16_all(scale)));
                 }
-                for (int c = 0; c < 4; c++)
-                    v16_store(sum + c * LANES, v16_mul(acc[c], v16_all(scale)));
-                grads_add(g, offset + (int64_t)i * J + j, sum, n);
+                for (int r = 0; r < rows; r++)
+                    grads_add(g, offset + (int64_t)(i + r) * J + from, sum[r], width);
             }
         }
     }
@@ -122,8 +139,8 @@ static void adapter_backward(struct backend *be, float *dx, const struct linear 
     CPU(product_transposed)(be, dh, false, dy, NULL, a->b, l->out, a->r, N);
     for (int64_t i = 0; i < (int64_t)N * a->r; i++)
         dh[i] *= a->scale;
-    contract(be, dy, l->out, h, a->r, a->scale, pass->batch, g, a->offset_b);
-    contract(be, dh, a->r, dropped, l->in, 1.0f, pass->batch, g, a->offset_a);
+    CPU(contract)(be, dy, l->out, h, a->r, a->scale, pass->batch->start, pass->batch->n_seqs, g, a->offset_b);
+    CPU(contract)(be, dh, a->r, dropped, l->in, 1.0f, pass->batch->start, pass->batch->n_seqs, g, a->offset_a);
     if (!dx)
         return;
     if (dropped == x) {
@@ -143,7 +160,7 @@ void CPU(linear_backward)(struct backend *be, float *dx, struct linear *const *l
         CPU(product_transposed)(be, dx, i > 0, dy[i], l[i], l[i]->master, l[i]->out, l[i]->in, N);
     for (int i = 0; i < n_linears; i++) {
         if (l[i]->master)
-            contract(be, dy[i], l[i]->out, x, l[i]->in, 1.0f, pass->batch, g, l[i]->offset_weight);
+            CPU(contract)(be, dy[i], l[i]->out, x, l[i]->in, 1.0f, pass->batch->start, pass->batch->n_seqs, g, l[i]->offset_weight);
         if (l[i]->master && l[i]->bias)
             bias_gradient(dy[i], l[i]->out, pass->batch, g, l[i]->offset_bias);
         if (pass->adapter >= 0 && l[i]->adapter[pass->adapter])

@@ -1,0 +1,204 @@
+/* Opening, planning and loading. The plan is the layout itself, run on an arena that only counts. */
+#include "engine.h"
+
+#include "error.h"
+#include "log.h"
+#include "placement.h"
+#include "weights.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char *device_name(enum device_choice d)
+{
+    return d == DEVICE_CHOICE_CUDA ? "cuda" : d == DEVICE_CHOICE_CPU ? "cpu" : "auto";
+}
+
+static enum dtype file_dtype(const struct engine *e)
+{
+    if (e->settings->model.init == MODEL_INIT_RANDOM)
+        return DTYPE_F32;
+    return (enum dtype)hf_folder_find(&e->folder, ROLE_EMBEDDING, 0, 0, false)->dtype;
+}
+
+static int open_files(struct engine *e)
+{
+    const struct settings_model *m = &e->settings->model;
+    if (m->init == MODEL_INIT_RANDOM)
+        TRY(arch_read(&e->folder.arch, m->path));
+    else
+        TRY(hf_folder_open(&e->folder, m->path));
+    const char *tokenizer = e->settings->pretrain.tokenizer[0] ? e->settings->pretrain.tokenizer : m->path;
+    TRY(tokenizer_open(&e->tokenizer, tokenizer));
+    if (tokenizer_vocab_size(e->tokenizer) > e->folder.arch.vocab)
+        return error_set(ERR_FILE, "%s: the tokenizer has ids up to %d, the model's vocabulary ends at %d", tokenizer,
+                         tokenizer_vocab_size(e->tokenizer) - 1, e->folder.arch.vocab - 1);
+    if (m->adapter[0])
+        TRY(peft_open(&e->adapter, m->adapter, &e->folder.arch));
+    return 0;
+}
+
+int engine_open(struct engine *e, const struct settings *s, struct comm *comm)
+{
+    *e = (struct engine){.settings = s, .comm = comm};
+    TRY(comm_agree(comm, open_files(e)));
+    e->threads = placement_threads(comm, (int)s->run.threads, NULL);
+    return comm_agree(comm, backend_open(&e->be, device_name(s->run.device), e->threads));
+}
+
+int engine_context(const struct engine *e)
+{
+    int limit = e->folder.arch.max_positions;
+    int64_t asked = e->settings->data.max_length;
+    return asked > 0 && asked < limit ? (int)asked : limit;
+}
+
+static void describe_adapters(struct engine *e)
+{
+    const struct settings_lora *l = &e->settings->lora;
+    e->peft = (struct peft_config){.r = (int)l->r,
+                                   .lora_alpha = (double)l->lora_alpha,
+                                   .lora_dropout = l->lora_dropout,
+                                   .use_rslora = l->use_rslora,
+                                   .base_model_name_or_path = strdup(e->settings->model.path)};
+    const struct settings_strings *t = &l->target_modules;
+    if (t->n == 1 && (!strcmp(t->item[0], "all-linear") || strpbrk(t->item[0], "*\\[(|")))
+        peft_targets_set_string(&e->peft.target_modules, t->item[0]);
+    else
+        for (int i = 0; i < t->n; i++)
+            peft_targets_add(&e->peft.target_modules, t->item[i]);
+}
+
+static int build_model(struct engine *e)
+{
+    const struct settings_model *s = &e->settings->model;
+    bool int8 = s->quantization == QUANTIZATION_INT8 && !e->need.all_weights;
+    enum dtype file = e->need.all_weights ? DTYPE_F32 : file_dtype(e);
+    struct model_options o = {.dtype = int8 ? DTYPE_I8 : file,
+                              .file_dtype = file,
+                              .matmul = s->matmul == MATMUL_CHOICE_DEQUANT ? MATMUL_DEQUANT : MATMUL_LLM_INT8,
+                              .outlier_threshold = (float)s->outlier_threshold,
+                              .train_all = e->need.all_weights};
+    model_init(&e->model, &e->folder.arch, &e->be, &o);
+    if (s->adapter[0])
+        TRY(lora_attach(&e->model, &e->adapter.config, (uint64_t)e->settings->run.seed));
+    else if (e->need.adapters)
+        TRY(lora_attach(&e->model, &e->peft, (uint64_t)e->settings->run.seed));
+    if (e->need.value_head)
+        model_add_value_head(&e->model);
+    return 0;
+}
+
+static void layout(struct engine *e, struct arena *a)
+{
+    model_layout(&e->model, a, &e->shape);
+    micro_batch_layout(&e->micro_batch, &e->model, a);
+    if (e->shape.slots)
+        generator_layout(&e->generator, &e->model, a);
+}
+
+static size_t counted(struct engine *e)
+{
+    e->arena = (struct arena){0};
+    layout(e, &e->arena);
+    return arena_total(&e->arena);
+}
+
+static void set_shape(struct engine *e, int micro_batch, int slots, int kept_layers)
+{
+    const struct engine_need *n = &e->need;
+    int seqs = micro_batch > slots ? micro_batch : slots;
+    int rows = micro_batch * n->longest_targets;
+    e->shape = (struct model_shape){.batch_tokens = micro_batch * n->longest > slots ? micro_batch * n->longest : slots,
+                                    .batch_seqs = seqs,
+                                    .head_rows = rows > slots ? rows : slots,
+                                    .slots = slots,
+                                    .cache_tokens = slots ? n->longest : 0,
+                                    .kept_layers = kept_layers};
+}
+
+int engine_plan(struct engine *e, const struct engine_need *need)
+{
+    const struct settings_run *run = &e->settings->run;
+    int layers = e->folder.arch.layers;
+    e->need = *need;
+    if (need->adapters)
+        describe_adapters(e);
+    TRY(build_model(e));
+    double limit = run->memory_limit.set ? run->memory_limit.value * 1073741824.0
+                                         : 0.97 * (double)e->be.ops->memory_free(&e->be) / comm_node_size(e->comm);
+    int micro = need->micro_batch, slots = need->slots, kept = need->train ? layers : 0;
+    for (;;) {
+        set_shape(e, micro, slots, kept);
+        size_t total = counted(e);
+        if ((double)total <= limit)
+            return 0;
+        if (kept > 1)
+            kept = 1;
+        else if (micro > 1)
+            micro = (micro + 1) / 2;
+        else if (slots > 1)
+            slots = (slots + 1) / 2;
+        else
+            return error_set(ERR_INPUT,
+                             "the smallest plan needs %.2f GiB, there are %.2f: raise run.memory_limit, or lower "
+                             "data.max_length or generate.max_new_tokens, or use model.quantization = \"int8\"",
+                             (double)total / 1073741824.0, limit / 1073741824.0);
+    }
+}
+
+void engine_print_plan(const struct engine *e)
+{
+    const struct model_shape *s = &e->shape;
+    log_line("memory plan (a rank)");
+    for (int p = 0; p < MEM_PURPOSES; p++)
+        if (e->arena.used[p])
+            log_line("  %-24s %14zu bytes  %8.3f GiB", memory_name((enum memory)p), e->arena.used[p],
+                     (double)e->arena.used[p] / 1073741824.0);
+    log_line("  %-24s %14zu bytes  %8.3f GiB", "total", arena_total(&e->arena), (double)arena_total(&e->arena) / 1073741824.0);
+    log_line("  longest sequence %d tokens; pass of %d tokens, %d sequences; %d decode slots; activations of %d of %d layers",
+             e->need.longest, s->batch_tokens, s->batch_seqs, s->slots, s->kept_layers, e->folder.arch.layers);
+}
+
+static int fill(struct engine *e)
+{
+    struct model *m = &e->model;
+    uint64_t seed = (uint64_t)e->settings->run.seed;
+    bool shared = !e->need.all_weights;
+    if (!shared || comm_node_rank(e->comm) == 0) {
+        model_fill_tables(m);
+        if (e->settings->model.init == MODEL_INIT_RANDOM)
+            weights_random(m, seed);
+        else
+            TRY(weights_read(m, &e->folder));
+    }
+    if (e->need.adapters || e->settings->model.adapter[0] || e->need.value_head)
+        lora_init(m, seed);
+    if (e->settings->model.adapter[0])
+        TRY(lora_read(m, &e->adapter, e->settings->model.adapter));
+    return 0;
+}
+
+int engine_load(struct engine *e)
+{
+    void *shared = NULL;
+    if (!e->need.all_weights && !strcmp(e->be.ops->name, "cpu") && comm_node_size(e->comm) > 1)
+        TRY(comm_node_shared(e->comm, &shared, arena_shared_bytes(&e->arena)));
+    TRY(comm_agree(e->comm, arena_place(&e->arena, &e->be, shared)));
+    layout(e, &e->arena);
+    int rc = comm_agree(e->comm, fill(e));
+    comm_node_barrier(e->comm);
+    arena_freeze(&e->arena);
+    return rc;
+}
+
+void engine_close(struct engine *e)
+{
+    model_free(&e->model);
+    if (e->be.ops)
+        e->be.ops->close(&e->be);
+    peft_config_free(&e->peft);
+    peft_close(&e->adapter);
+    tokenizer_close(e->tokenizer);
+    hf_folder_close(&e->folder);
+}

@@ -1,0 +1,58 @@
+/* What a task computes with, planned as one: backend, model, generator, micro-batches; tokenizer and files beside them.
+ *
+ *   engine_open       reads config.json and the tokenizer, opens the backend; no weights, no memory of the device
+ *   engine_plan       lays everything out, counting; chooses what was left to the plan; refuses what does not fit
+ *   engine_load       the same layout, placed; weights and adapters in
+ */
+#ifndef RLHF_SRC_ENGINE_H
+#define RLHF_SRC_ENGINE_H
+
+#include "comm.h"
+#include "generate.h"
+#include "hf_folder.h"
+#include "lora.h"
+#include "micro_batch.h"
+#include "settings.h"
+#include "tokenizer.h"
+
+/* What the task needs room for. */
+struct engine_need {
+    int longest;      /* tokens of the longest sequence */
+    int longest_targets; /* targets of a sequence at most */
+    int micro_batch;  /* sequences of a micro-batch wanted */
+    int slots;        /* sequences to decode at once wanted; 0: no generation */
+    bool train;       /* backward too */
+    bool adapters, value_head, all_weights;
+};
+
+struct engine {
+    const struct settings *settings;
+    struct comm *comm;
+    struct hf_folder folder; /* with model.init = "random" only its arch is filled */
+    struct tokenizer *tokenizer;
+    struct backend be;
+    struct model model;
+    struct generator generator;
+    struct micro_batch micro_batch;
+    struct peft_config peft; /* of the adapters, new or read */
+    struct peft_adapter adapter; /* model.adapter, opened */
+    struct arena arena;
+    struct engine_need need;
+    struct model_shape shape;
+    int threads;
+};
+
+int engine_open(struct engine *e, const struct settings *s, struct comm *comm);
+
+/* Fills e->shape. Errors: ERR_INPUT when memory does not suffice, with what to change. */
+int engine_plan(struct engine *e, const struct engine_need *need);
+void engine_print_plan(const struct engine *e); /* the table of --plan, through log_line */
+
+/* Collective. Errors of one rank become everyone's. */
+int engine_load(struct engine *e);
+void engine_close(struct engine *e);
+
+/* Longest sequence the model can hold, and data.max_length where that is shorter. */
+int engine_context(const struct engine *e);
+
+#endif

@@ -1,0 +1,95 @@
+/* JSON Lines over bytes in memory, through Jansson. The depth is checked first: Jansson recurses. */
+#include "jsonl.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+#include "error.h"
+
+void jsonl_open(struct jsonl *j, const char *path, const char *bytes, size_t n)
+{
+    *j = (struct jsonl){.path = path, .bytes = bytes, .n = n};
+    if (n >= 3 && memcmp(bytes, "\xef\xbb\xbf", 3) == 0)
+        j->at = 3;
+}
+
+static bool is_blank(const char *line, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (line[i] != ' ' && line[i] != '\t' && line[i] != '\r')
+            return false;
+    return true;
+}
+
+static int depth_of(const char *line, size_t n)
+{
+    int depth = 0, deepest = 0;
+    bool in_string = false;
+    for (size_t i = 0; i < n; i++) {
+        char c = line[i];
+        if (in_string) {
+            if (c == '\\')
+                i++;
+            else if (c == '"')
+                in_string = false;
+        } else if (c == '"') {
+            in_string = true;
+        } else if (c == '{' || c == '[') {
+            depth++;
+            deepest = depth > deepest ? depth : deepest;
+        } else if (c == '}' || c == ']') {
+            depth--;
+        }
+    }
+    return deepest;
+}
+
+int jsonl_next(struct jsonl *j, json_t **object)
+{
+    *object = NULL;
+    while (j->at < j->n) {
+        const char *line = j->bytes + j->at, *end = memchr(line, '\n', j->n - j->at);
+        size_t n = end ? (size_t)(end - line) : j->n - j->at;
+        j->at += n + (end != NULL);
+        j->line++;
+        if (is_blank(line, n))
+            continue;
+        if (depth_of(line, n) > JSONL_DEPTH_MAX)
+            return error_set(ERR_FILE, "%s:%lld: nested deeper than %d", j->path,
+                             (long long)j->line, JSONL_DEPTH_MAX);
+        json_error_t error;
+        json_t *value = json_loadb(line, n, JSON_ALLOW_NUL | JSON_DECODE_ANY, &error);
+        if (!value)
+            return error_set(ERR_FILE, "%s:%lld: not valid JSON: %s (at byte %d)", j->path,
+                             (long long)j->line, error.text, error.position);
+        if (!json_is_object(value)) {
+            error_set(ERR_FILE, "%s:%lld: %s where an object { .. } was expected", j->path,
+                      (long long)j->line, jsonl_kind(value));
+            json_decref(value);
+            return -1;
+        }
+        *object = value;
+        return 1;
+    }
+    return 0;
+}
+
+const char *jsonl_kind(const json_t *value)
+{
+    switch (json_typeof(value)) {
+    case JSON_OBJECT:
+        return "an object";
+    case JSON_ARRAY:
+        return "an array";
+    case JSON_STRING:
+        return "a string";
+    case JSON_INTEGER:
+        return "an integer";
+    case JSON_REAL:
+        return "a float";
+    case JSON_NULL:
+        return "null";
+    default:
+        return "true or false";
+    }
+}

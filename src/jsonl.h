@@ -1,0 +1,26 @@
+/* JSON Lines: one object a line, split at \n alone, so that U+2028 and the like may stand in strings. */
+#ifndef RLHF_SRC_JSONL_H
+#define RLHF_SRC_JSONL_H
+
+#include <jansson.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { JSONL_DEPTH_MAX = 64 };
+
+struct jsonl {
+    const char *path, *bytes; /* borrowed; path is for messages */
+    size_t n, at;
+    int64_t line; /* of the current object, from 1 */
+};
+
+void jsonl_open(struct jsonl *j, const char *path, const char *bytes, size_t n);
+
+/* Next object into *object, owned by the caller (json_decref); blank lines are skipped; strings may hold NUL.
+ * Returns 1, 0 at the end (*object is NULL), -1 (ERR_FILE, with path and line): not JSON, not an object, nested deeper than
+ * JSONL_DEPTH_MAX. */
+int jsonl_next(struct jsonl *j, json_t **object);
+
+const char *jsonl_kind(const json_t *value); /* "a string", "an array", ..: for messages */
+
+#endif

@@ -1,0 +1,329 @@
+/* Each step reads one buffer and appends to the other, or says that it changed nothing.
+ *
+ * Canonical composition goes over the text in segments: a character below U+0300 never combines with what stands before
+ * it (Unicode 16.0, NFC_Quick_Check), so a segment is one such character with the run above U+0300 that follows, and
+ * most segments of most texts are copied. utf8proc orders combining marks by exchanging neighbours, which is quadratic
+ * in a run of marks; so the ordering is done here, by counting. */
+#include "normalize.h"
+
+#include "error.h"
+#include "unicode.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
+
+enum { MAX_STEPS = 64, MAX_NESTING = 16 };
+
+struct normalizer_step {
+    /* appends to out and returns 1, or returns 0 when text stays as it is, -1 on error */
+    int (*run)(const struct normalizer_step *s, struct normalizer_work *w, struct text *out,
+               const char *text, size_t n);
+    int options;            /* of utf8proc */
+    struct pattern pattern; /* Replace */
+    struct text content;    /* Prepend, Replace */
+    bool left, right;       /* Strip */
+};
+
+/* Unicode normal forms */
+
+static void order_marks(utf8proc_int32_t *c, size_t n, utf8proc_int32_t *scratch)
+{
+    if (n < 2)
+        return;
+    size_t start[257] = {0};
+    for (size_t i = 0; i < n; i++)
+        start[(utf8proc_get_property(c[i])->combining_class & 255) + 1]++;
+    for (int i = 0; i < 256; i++)
+        start[i + 1] += start[i];
+    for (size_t i = 0; i < n; i++)
+        scratch[start[utf8proc_get_property(c[i])->combining_class & 255]++] = c[i];
+    memcpy(c, scratch, n * sizeof *c);
+}
+
+/* Decomposes, orders, composes if asked to. A character decomposes into at most 18 (U+FDFA). */
+static void normal_form(struct text *out, const char *text, size_t n, int options)
+{
+    enum { MAX_DECOMPOSED = 18 };
+    size_t room = 64, length = 0;
+    utf8proc_int32_t *c = malloc(room * sizeof *c);
+    CHECK(c, "out of memory for a normal form");
+    for (size_t i = 0; i < n;) {
+        uint32_t character;
+        i += (size_t)utf8_decode(&character, text + i);
+        if (room - length < 2 * MAX_DECOMPOSED) {
+            room *= 2;
+            c = realloc(c, room * sizeof *c);
+            CHECK(c, "out of memory for a normal form");
+        }
+        int boundary = 0;
+        utf8proc_ssize_t got = utf8proc_decompose_char((utf8proc_int32_t)character, c + length,
+                                                       2 * MAX_DECOMPOSED, options, &boundary);
+        CHECK(got >= 0 && got <= 2 * MAX_DECOMPOSED, "utf8proc cannot decompose U+%04X", character);
+        length += (size_t)got;
+    }
+    utf8proc_int32_t *scratch = malloc((length + 1) * sizeof *scratch);
+    CHECK(scratch, "out of memory for a normal form");
+    for (size_t i = 0; i < length;) {
+        size_t end = i;
+        while (end < length && utf8proc_get_property(c[end])->combining_class)
+            end++;
+        order_marks(c + i, end - i, scratch);
+        i = end + 1;
+    }
+    free(scratch);
+    if (options & UTF8PROC_COMPOSE)
+        length = (size_t)utf8proc_normalize_utf32(c, (utf8proc_ssize_t)length, options);
+    for (size_t i = 0; i < length; i++) {
+        char bytes[4];
+        text_add(out, bytes, (size_t)utf8_encode(bytes, (uint32_t)c[i]));
+    }
+    free(c);
+}
+
+/* First byte at or after i of a character from limit on, where limit is the first byte of its encoding. */
+static size_t find_at_least(const char *text, size_t i, size_t n, unsigned char limit)
+{
+    while (i < n && ((unsigned char)text[i] < limit))
+        i++;
+    return i;
+}
+
+static int run_composed(const struct normalizer_step *s, struct normalizer_work *w, struct text *out,
+                        const char *text, size_t n)
+{
+    enum { FIRST_BYTE_OF_0300 = 0xcc };
+    (void)w;
+    if (find_at_least(text, 0, n, FIRST_BYTE_OF_0300) == n)
+        return 0;
+    size_t done = 0;
+    for (;;) {
+        size_t high = find_at_least(text, done, n, FIRST_BYTE_OF_0300);
+        size_t begin = high; /* the character before the run, where there is one, belongs to it */
+        if (high < n && high > done)
+            do
+                begin--;
+            while (((unsigned char)text[begin] & 0xc0) == 0x80);
+        text_add(out, text + done, begin - done);
+        if (high == n)
+            return 1;
+        size_t end = high;
+        while (end < n && (unsigned char)text[end] >= FIRST_BYTE_OF_0300)
+            end += (size_t)utf8_length(text[end]);
+        normal_form(out, text + begin, end - begin, s->options);
+        done = end;
+    }
+}
+
+static int run_form(const struct normalizer_step *s, struct normalizer_work *w, struct text *out,
+                    const char *text, size_t n)
+{
+    (void)w;
+    if (find_at_least(text, 0, n, 0x80) == n)
+        return 0;
+    normal_form(out, text, n, s->options);
+    return 1;
+}
+
+/* The other steps */
+
+static int run_prepend(const struct normalizer_step *s, struct normalizer_work *w, struct text *out,
+                       const char *text, size_t n)
+{
+    (void)w;
+    if (!n)
+        return 0;
+    text_add(out, s->content.bytes, s->content.n);
+    text_add(out, text, n);
+    return 1;
+}
+
+static int run_replace(const struct normalizer_step *s, struct normalizer_work *w, struct text *out,
+                       const char *text, size_t n)
+{
+    return pattern_replace(&s->pattern, &w->pattern, out, text, n, text_string(&s->content),
+                           s->content.n)
+               ? -1
+               : 1;
+}
+
+static int run_strip(const struct normalizer_step *s, struct normalizer_work *w, struct text *out,
+                     const char *text, size_t n)
+{
+    (void)w;
+    size_t begin = 0, end = n, last = 0; /* last: end of the last character that is no space */
+    uint32_t c;
+    for (size_t i = 0; i < n;) {
+        int length = utf8_decode(&c, text + i);
+        i += (size_t)length;
+        if (!unicode_is_space(c))
+            last = i;
+        else if (begin + (size_t)length == i && s->left)
+            begin = i;
+    }
+    if (s->right)
+        end = last > begin ? last : begin;
+    text_add(out, text + begin, end - begin);
+    return 1;
+}
+
+static int run_strip_accents(const struct normalizer_step *s, struct normalizer_work *w,
+                             struct text *out, const char *text, size_t n)
+{
+    (void)s;
+    (void)w;
+    for (size_t i = 0; i < n;) {
+        uint32_t c;
+        int length = utf8_decode(&c, text + i);
+        utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
+        if (category != UTF8PROC_CATEGORY_MN && category != UTF8PROC_CATEGORY_MC &&
+            category != UTF8PROC_CATEGORY_ME)
+            text_add(out, text + i, (size_t)length);
+        i += (size_t)length;
+    }
+    return 1;
+}
+
+/* Character by character; U+0130 is the one whose lower case is two characters. */
+static int run_lowercase(const struct normalizer_step *s, struct normalizer_work *w, struct text *out,
+                         const char *text, size_t n)
+{
+    (void)s;
+    (void)w;
+    for (size_t i = 0; i < n;) {
+        uint32_t c;
+        char bytes[4];
+        i += (size_t)utf8_decode(&c, text + i);
+        if (c == 0x130)
+            text_add(out, "i\xcc\x87", 3);
+        else
+            text_add(out, bytes,
+                     (size_t)utf8_encode(bytes, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c)));
+    }
+    return 1;
+}
+
+/* Reading the file */
+
+static int read_content(struct text *out, const json_t *spec, const char *key)
+{
+    const json_t *value = json_object_get(spec, key);
+    if (!json_is_string(value))
+        return error_set(ERR_FILE, "normalizer: \"%s\" must be a string", key);
+    text_add(out, json_string_value(value), json_string_length(value));
+    return 0;
+}
+
+static bool read_bool(const json_t *spec, const char *key)
+{
+    return json_is_true(json_object_get(spec, key));
+}
+
+static int open_step(struct normalizer_step *s, const json_t *spec, const char *type)
+{
+    static const struct {
+        const char *type;
+        int options;
+    } forms[] = {{"NFC", UTF8PROC_STABLE | UTF8PROC_COMPOSE},
+                 {"NFD", UTF8PROC_STABLE | UTF8PROC_DECOMPOSE},
+                 {"NFKC", UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT},
+                 {"NFKD", UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT}};
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++)
+        if (!strcmp(type, forms[i].type)) {
+            s->run = i == 0 ? run_composed : run_form;
+            s->options = forms[i].options;
+            return 0;
+        }
+    if (!strcmp(type, "Prepend")) {
+        s->run = run_prepend;
+        return read_content(&s->content, spec, "prepend");
+    }
+    if (!strcmp(type, "Replace")) {
+        s->run = run_replace;
+        TRY(read_content(&s->content, spec, "content"));
+        return pattern_open(&s->pattern, json_object_get(spec, "pattern"));
+    }
+    if (!strcmp(type, "Strip")) {
+        s->run = run_strip;
+        s->left = read_bool(spec, "strip_left");
+        s->right = read_bool(spec, "strip_right");
+        return 0;
+    }
+    if (!strcmp(type, "StripAccents"))
+        s->run = run_strip_accents;
+    else if (!strcmp(type, "Lowercase"))
+        s->run = run_lowercase;
+    else
+        return error_set(ERR_FILE,
+                         "normalizer type \"%.60s\" is not supported (NFC, NFD, NFKC, NFKD, "
+                         "Prepend, Replace, Strip, StripAccents, Lowercase, Sequence are)",
+                         type);
+    return 0;
+}
+
+static int open_steps(struct normalizer *nz, const json_t *spec, int nesting)
+{
+    const char *type = json_string_value(json_object_get(spec, "type"));
+    if (!type)
+        return error_set(ERR_FILE, "normalizer: \"type\" must be a string");
+    if (strcmp(type, "Sequence")) {
+        if (nz->n_steps == MAX_STEPS)
+            return error_set(ERR_FILE, "normalizer: more than %d steps", MAX_STEPS);
+        TRY(open_step(&nz->step[nz->n_steps++], spec, type));
+        return 0;
+    }
+    const json_t *list = json_object_get(spec, "normalizers");
+    if (!json_is_array(list) || nesting == MAX_NESTING)
+        return error_set(ERR_FILE, "normalizer: \"normalizers\" must be an array, nested at most %d deep",
+                         MAX_NESTING);
+    for (size_t i = 0; i < json_array_size(list); i++)
+        TRY(open_steps(nz, json_array_get(list, i), nesting + 1));
+    return 0;
+}
+
+int normalizer_open(struct normalizer *nz, const json_t *spec)
+{
+    *nz = (struct normalizer){0};
+    if (!spec || json_is_null(spec))
+        return 0;
+    nz->step = calloc(MAX_STEPS, sizeof *nz->step);
+    CHECK(nz->step, "out of memory for a normalizer");
+    return open_steps(nz, spec, 0);
+}
+
+void normalizer_close(struct normalizer *nz)
+{
+    for (int i = 0; i < nz->n_steps; i++) {
+        pattern_close(&nz->step[i].pattern);
+        text_free(&nz->step[i].content);
+    }
+    free(nz->step);
+    *nz = (struct normalizer){0};
+}
+
+void normalizer_work_free(struct normalizer_work *w)
+{
+    text_free(&w->buffer[0]);
+    text_free(&w->buffer[1]);
+    pattern_work_free(&w->pattern);
+}
+
+int normalize(const struct normalizer *nz, struct normalizer_work *w, const char **text, size_t *n)
+{
+    int other = 0;
+    for (int i = 0; i < nz->n_steps; i++) {
+        const struct normalizer_step *s = &nz->step[i];
+        struct text *out = &w->buffer[other];
+        text_clear(out);
+        int rc = s->run(s, w, out, *text, *n);
+        if (rc < 0)
+            return -1;
+        if (rc > 0) {
+            *text = text_string(out);
+            *n = out->n;
+            other = !other;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,67 @@
+/* What responses are worth: a weighted sum of the configured rewards, each part kept by its name.
+ *
+ *   int rc = reward_open(&r, specs, n);  reward_score(r, texts, n, score, parts);  reward_close(r);
+ *
+ * A reward sees texts, knows nothing of PPO or ranks, and must be deterministic. A type is a row of
+ * a table.
+ */
+#ifndef RLHF_SRC_REWARD_H
+#define RLHF_SRC_REWARD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct reward;
+
+/* One entry of reward = ( { .. }, .. ) in input.cfg. Strings are borrowed by reward_open. */
+struct reward_spec {
+    const char *type; /* "lexicon", "program" */
+    const char *name; /* of its part in metrics; NULL: the type */
+    double weight;
+    const char *path;    /* lexicon: the word list */
+    const char *command; /* program: run by /bin/sh -c */
+    double timeout_sec;  /* program: longest wait without any progress; 0: REWARD_TIMEOUT_SEC */
+};
+
+enum { REWARD_TIMEOUT_SEC = 300 };
+
+/* UTF-8, lengths in bytes, may hold NUL; borrowed. */
+struct reward_text {
+    int64_t index; /* global index of the sample */
+    const char *prompt, *response;
+    size_t prompt_bytes, response_bytes;
+};
+
+/* A type of reward. score writes one unweighted, finite number a text. close takes the NULL state
+ * too. */
+struct reward_type {
+    const char *name;
+    int (*open)(void **state, const struct reward_spec *spec); /* NULL: known, not built yet */
+    int (*score)(void *state, const struct reward_text *texts, int64_t n, double *score);
+    void (*close)(void *state);
+};
+
+const struct reward_type *reward_table(int *n);
+
+/* Opens all rewards. Errors: ERR_INPUT for an unknown type, one not built yet, no reward at all,
+ * two of one name, a missing path or command, a weight that is not finite; ERR_FILE, ERR_SYSTEM
+ * from the types. *out is NULL then. */
+int reward_open(struct reward **out, const struct reward_spec *specs, int n);
+
+/* Scores n texts.
+ *
+ * score  [n] sum over the rewards, in their order, of weight * part
+ * parts  [n_parts][n] unweighted, or NULL
+ *
+ * Ranks: local. Errors: those of the types, with the reward's name in front; a part that is not
+ * finite.
+ */
+int reward_score(struct reward *r, const struct reward_text *texts, int64_t n, double *score,
+                 double *parts);
+
+void reward_close(struct reward *r); /* takes NULL */
+
+int reward_n_parts(const struct reward *r);
+const char *reward_part_name(const struct reward *r, int i); /* borrowed */
+
+#endif

@@ -1,0 +1,450 @@
+/* The stages in their order, and the part of the file that no stage owns: post-processor, names of special tokens.
+ *
+ * Encoding needs scratch and a cache of words. They are kept in a pool, so that the cache stays warm from one text to the
+ * next and threads do not wait for each other; what a word encodes to does not depend on the cache. */
+#include "tokenizer.h"
+
+#include "added_tokens.h"
+#include "bpe.h"
+#include "detokenize.h"
+#include "error.h"
+#include "file.h"
+#include "normalize.h"
+#include "pretokenize.h"
+#include "unicode.h"
+
+#include <jansson.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_FILE_BYTES = 256 << 20, MAX_NESTING = 16 };
+static const size_t MAX_TEXT_BYTES = (size_t)512 << 20; /* positions in a word are 32-bit */
+
+enum named { BOS, EOS, PAD, UNK, N_NAMED };
+
+struct work {
+    struct work *next;
+    struct text repaired;
+    struct parts raw_parts, parts;
+    struct normalizer_work normalizer;
+    struct pretokenizer_work pretokenizer;
+    struct bpe_work bpe;
+};
+
+struct tokenizer {
+    struct bpe bpe;
+    struct added_tokens added;
+    struct normalizer normalizer;
+    struct pretokenizer pretokenizer;
+    struct detokenizer detokenizer;
+    struct token_list before, after; /* the post-processor's tokens */
+    int32_t named[N_NAMED];
+    struct pool {
+        pthread_mutex_t lock;
+        struct work *free;
+    } *pool;
+};
+
+/* Scratch */
+
+static struct work *take_work(const struct tokenizer *t)
+{
+    pthread_mutex_lock(&t->pool->lock);
+    struct work *w = t->pool->free;
+    if (w)
+        t->pool->free = w->next;
+    pthread_mutex_unlock(&t->pool->lock);
+    if (!w)
+        w = calloc(1, sizeof *w);
+    CHECK(w, "out of memory for a tokenizer");
+    return w;
+}
+
+static void give_work(const struct tokenizer *t, struct work *w)
+{
+    pthread_mutex_lock(&t->pool->lock);
+    w->next = t->pool->free;
+    t->pool->free = w;
+    pthread_mutex_unlock(&t->pool->lock);
+}
+
+static void close_pool(struct pool *pool)
+{
+    while (pool->free) {
+        struct work *w = pool->free;
+        pool->free = w->next;
+        text_free(&w->repaired);
+        free(w->raw_parts.at);
+        free(w->parts.at);
+        normalizer_work_free(&w->normalizer);
+        pretokenizer_work_free(&w->pretokenizer);
+        bpe_work_free(&w->bpe);
+        free(w);
+    }
+    pthread_mutex_destroy(&pool->lock);
+    free(pool);
+}
+
+/* Encoding */
+
+/* Normalized text without added tokens. */
+static int encode_words(const struct tokenizer *t, struct work *w, struct token_list *out,
+                        const char *text, size_t n, bool at_start)
+{
+    const struct pretokenizer *p = &t->pretokenizer;
+    if (n > INT32_MAX)
+        return error_set(ERR_RUN, "a text of %zu bytes in normal form is too long to encode", n);
+    if (p->scan) {
+        for (size_t i = 0, end; i < n; i = end) {
+            end = p->scan(p->classes, text, i, n);
+            bpe_encode(&t->bpe, &w->bpe, out, text + i, end - i, p->byte_level);
+        }
+        return 0;
+    }
+    TRY(pretokenize(p, &w->pretokenizer, text, n, at_start));
+    const struct spans *words = &w->pretokenizer.words;
+    for (size_t i = 0; i < words->n; i++)
+        bpe_encode(&t->bpe, &w->bpe, out, w->pretokenizer.text + words->at[i].start,
+                   words->at[i].n, p->byte_level);
+    return 0;
+}
+
+/* Raw text between added tokens. */
+static int encode_part(const struct tokenizer *t, struct work *w, struct token_list *out,
+                       const char *text, size_t n, bool at_start)
+{
+    TRY(normalize(&t->normalizer, &w->normalizer, &text, &n));
+    added_tokens_split(&t->added, &t->added.normalized, &w->parts, text, n);
+    for (size_t i = 0; i < w->parts.n; i++) {
+        struct part part = w->parts.at[i];
+        if (part.id >= 0)
+            token_list_add(out, part.id);
+        else
+            TRY(encode_words(t, w, out, text + part.start, part.n, at_start && part.start == 0));
+    }
+    return 0;
+}
+
+static int encode_text(const struct tokenizer *t, struct work *w, struct token_list *out,
+                       const char *text, size_t n)
+{
+    if (utf8_check(text, n) < n) {
+        text_clear(&w->repaired);
+        utf8_repair(&w->repaired, text, n);
+        text = w->repaired.bytes;
+        n = w->repaired.n;
+    }
+    added_tokens_split(&t->added, &t->added.raw, &w->raw_parts, text, n);
+    for (size_t i = 0; i < w->raw_parts.n; i++) {
+        struct part part = w->raw_parts.at[i];
+        if (part.id >= 0)
+            token_list_add(out, part.id);
+        else
+            TRY(encode_part(t, w, out, text + part.start, part.n, part.start == 0));
+    }
+    return 0;
+}
+
+static void add_list(struct token_list *out, const struct token_list *list)
+{
+    for (int64_t i = 0; i < list->n; i++)
+        token_list_add(out, list->ids[i]);
+}
+
+int tokenizer_encode(const struct tokenizer *t, struct token_list *out, const char *text, size_t n,
+                     bool add_special)
+{
+    if (n > MAX_TEXT_BYTES)
+        return error_set(ERR_RUN, "a text of %zu bytes is too long to encode (at most %zu)", n,
+                         MAX_TEXT_BYTES);
+    struct work *w = take_work(t);
+    if (add_special)
+        add_list(out, &t->before);
+    int rc = encode_text(t, w, out, text, n);
+    if (add_special)
+        add_list(out, &t->after);
+    give_work(t, w);
+    return rc;
+}
+
+/* Decoding and looking up */
+
+static const struct vocab_entry *find_entry(const struct tokenizer *t, int32_t id)
+{
+    const struct vocab *both[] = {&t->added.vocab, &t->bpe.vocab};
+    for (int i = 0; i < 2; i++)
+        if (id >= 0 && id < both[i]->n_ids && both[i]->entry[id].content)
+            return &both[i]->entry[id];
+    return NULL;
+}
+
+int tokenizer_decode(const struct tokenizer *t, struct text *out, const int32_t *ids, int64_t n,
+                     bool skip_special)
+{
+    const struct vocab_entry **entry = malloc(((size_t)n + 1) * sizeof *entry);
+    CHECK(entry, "out of memory for %lld tokens", (long long)n);
+    size_t found = 0;
+    for (int64_t i = 0; i < n; i++) {
+        entry[found] = find_entry(t, ids[i]);
+        if (entry[found] && !(skip_special && tokenizer_is_special(t, ids[i])))
+            found++;
+    }
+    int rc = detokenize(&t->detokenizer, out, entry, found);
+    free(entry);
+    return rc;
+}
+
+int32_t tokenizer_vocab_size(const struct tokenizer *t)
+{
+    int32_t model = t->bpe.vocab.n_ids, added = t->added.vocab.n_ids;
+    return model > added ? model : added;
+}
+
+int32_t tokenizer_token_id(const struct tokenizer *t, const char *content)
+{
+    int32_t id = vocab_find(&t->added.vocab, content, strlen(content));
+    return id >= 0 ? id : vocab_find(&t->bpe.vocab, content, strlen(content));
+}
+
+const char *tokenizer_token(const struct tokenizer *t, int32_t id)
+{
+    const struct vocab_entry *entry = find_entry(t, id);
+    return entry ? entry->content : NULL;
+}
+
+bool tokenizer_is_special(const struct tokenizer *t, int32_t id)
+{
+    return added_tokens_special(&t->added, id);
+}
+
+int32_t tokenizer_bos(const struct tokenizer *t)
+{
+    return t->named[BOS];
+}
+
+int32_t tokenizer_eos(const struct tokenizer *t)
+{
+    return t->named[EOS];
+}
+
+int32_t tokenizer_pad(const struct tokenizer *t)
+{
+    return t->named[PAD];
+}
+
+int32_t tokenizer_unk(const struct tokenizer *t)
+{
+    return t->named[UNK];
+}
+
+/* The post-processor */
+
+static int add_checked(const struct tokenizer *t, struct token_list *list, const json_t *id)
+{
+    json_int_t number = json_integer_value(id);
+    if (!json_is_integer(id) || number < 0 || number > VOCAB_MAX_ID ||
+        !find_entry(t, (int32_t)number))
+        return error_set(ERR_FILE, "post_processor: an id that is no token's");
+    token_list_add(list, (int32_t)json_integer_value(id));
+    return 0;
+}
+
+/* One piece of a template: a special token's ids go before or after the text, whose place is "Sequence". */
+static int read_piece(const struct tokenizer *t, const json_t *spec, const json_t *piece,
+                      struct token_list *before, struct token_list *after, int *n_texts)
+{
+    const json_t *special = json_object_get(piece, "SpecialToken");
+    if (json_is_object(json_object_get(piece, "Sequence"))) {
+        ++*n_texts;
+        return 0;
+    }
+    const char *name = json_string_value(json_object_get(special, "id"));
+    if (!name)
+        return error_set(ERR_FILE, "post_processor: a piece that is no SpecialToken or Sequence");
+    const json_t *ids = json_object_get(
+        json_object_get(json_object_get(spec, "special_tokens"), name), "ids");
+    if (!json_is_array(ids))
+        return error_set(ERR_FILE, "post_processor: no ids for \"%.100s\" in \"special_tokens\"",
+                         name);
+    for (size_t i = 0; i < json_array_size(ids); i++)
+        TRY(add_checked(t, *n_texts ? after : before, json_array_get(ids, i)));
+    return 0;
+}
+
+static int read_template(const struct tokenizer *t, const json_t *spec, struct token_list *before,
+                         struct token_list *after)
+{
+    const json_t *single = json_object_get(spec, "single");
+    int n_texts = 0;
+    if (!json_is_array(single))
+        return error_set(ERR_FILE, "post_processor: \"single\" must be an array");
+    for (size_t i = 0; i < json_array_size(single); i++)
+        TRY(read_piece(t, spec, json_array_get(single, i), before, after, &n_texts));
+    return n_texts == 1 ? 0 : error_set(ERR_FILE, "post_processor: \"single\" holds %d texts", n_texts);
+}
+
+static int read_post_processor(struct tokenizer *t, const json_t *spec, int nesting);
+
+/* What one processor adds goes around what the ones before it added. */
+static int read_processor(struct tokenizer *t, const json_t *spec, const char *type)
+{
+    struct token_list before = {0}, after = {0};
+    int rc;
+    if (!strcmp(type, "TemplateProcessing")) {
+        rc = read_template(t, spec, &before, &after);
+    } else {
+        rc = add_checked(t, &before, json_array_get(json_object_get(spec, "cls"), 1));
+        if (!rc)
+            rc = add_checked(t, &after, json_array_get(json_object_get(spec, "sep"), 1));
+    }
+    if (!rc) {
+        add_list(&before, &t->before);
+        add_list(&t->after, &after);
+        token_list_free(&t->before);
+        t->before = before;
+        before = (struct token_list){0};
+    }
+    token_list_free(&before);
+    token_list_free(&after);
+    return rc;
+}
+
+static int read_processors(struct tokenizer *t, const json_t *list, int nesting)
+{
+    if (!json_is_array(list) || nesting == MAX_NESTING)
+        return error_set(ERR_FILE,
+                         "post_processor: \"processors\" must be an array, nested at most %d deep",
+                         MAX_NESTING);
+    for (size_t i = 0; i < json_array_size(list); i++)
+        TRY(read_post_processor(t, json_array_get(list, i), nesting + 1));
+    return 0;
+}
+
+static int read_post_processor(struct tokenizer *t, const json_t *spec, int nesting)
+{
+    if (!spec || json_is_null(spec))
+        return 0;
+    const char *type = json_string_value(json_object_get(spec, "type"));
+    if (!type)
+        return error_set(ERR_FILE, "post_processor: \"type\" must be a string");
+    if (!strcmp(type, "ByteLevel")) /* offsets only */
+        return 0;
+    if (!strcmp(type, "Sequence"))
+        return read_processors(t, json_object_get(spec, "processors"), nesting);
+    if (!strcmp(type, "TemplateProcessing") || !strcmp(type, "RobertaProcessing") ||
+        !strcmp(type, "BertProcessing"))
+        return read_processor(t, spec, type);
+    return error_set(ERR_FILE,
+                     "post_processor type \"%.60s\" is not supported (ByteLevel, "
+                     "TemplateProcessing, RobertaProcessing, BertProcessing, Sequence are)",
+                     type);
+}
+
+/* Files */
+
+static int load_json(json_t **out, const char *path, size_t flags)
+{
+    struct file_map map;
+    TRY(file_map(&map, path));
+    json_error_t error;
+    int rc = 0;
+    if (map.n > MAX_FILE_BYTES)
+        rc = error_set(ERR_FILE, "%s: %zu bytes are too many for this file (at most %d)", path,
+                       map.n, MAX_FILE_BYTES);
+    else if (!(*out = json_loadb((const char *)map.bytes, map.n, flags, &error)))
+        rc = error_set(ERR_FILE, "%s:%d: %s", path, error.line, error.text);
+    else if (!json_is_object(*out))
+        rc = error_set(ERR_FILE, "%s: not a JSON object", path);
+    file_unmap(&map);
+    return rc;
+}
+
+static int read_stages(struct tokenizer *t, const json_t *root)
+{
+    TRY(bpe_open(&t->bpe, json_object_get(root, "model")));
+    TRY(normalizer_open(&t->normalizer, json_object_get(root, "normalizer")));
+    TRY(pretokenizer_open(&t->pretokenizer, json_object_get(root, "pre_tokenizer")));
+    TRY(detokenizer_open(&t->detokenizer, json_object_get(root, "decoder")));
+    TRY(added_tokens_open(&t->added, json_object_get(root, "added_tokens"), &t->bpe.vocab,
+                          &t->normalizer));
+    return read_post_processor(t, json_object_get(root, "post_processor"), 0);
+}
+
+static int read_tokenizer(struct tokenizer *t, const char *path)
+{
+    json_t *root = NULL;
+    int rc = load_json(&root, path, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL);
+    if (!rc && read_stages(t, root))
+        rc = error_context("%s", path);
+    json_decref(root);
+    return rc;
+}
+
+/* Fills names that are still -1 from {"bos_token": "<s>" or {"content": "<s>"}, ..}. */
+static int read_named(struct tokenizer *t, const char *folder, const char *name)
+{
+    static const char *const keys[N_NAMED] = {"bos_token", "eos_token", "pad_token", "unk_token"};
+    char *path = file_join(folder, name);
+    json_t *root = NULL;
+    int rc = 0;
+    if (file_exists(path)) /* model_max_length overflows integers in many files */
+        rc = load_json(&root, path, JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL);
+    for (int i = 0; i < N_NAMED && !rc; i++) {
+        const json_t *value = json_object_get(root, keys[i]);
+        if (json_is_object(value))
+            value = json_object_get(value, "content");
+        if (value && !json_is_null(value) && !json_is_string(value))
+            rc = error_set(ERR_FILE, "%s: \"%s\" must be a string", path, keys[i]);
+        else if (json_is_string(value) && t->named[i] < 0)
+            t->named[i] = tokenizer_token_id(t, json_string_value(value));
+    }
+    json_decref(root);
+    free(path);
+    return rc;
+}
+
+int tokenizer_open(struct tokenizer **out, const char *path)
+{
+    struct tokenizer *t = calloc(1, sizeof *t);
+    CHECK(t, "out of memory for a tokenizer");
+    t->pool = calloc(1, sizeof *t->pool);
+    CHECK(t->pool, "out of memory for a tokenizer");
+    pthread_mutex_init(&t->pool->lock, NULL);
+    for (int i = 0; i < N_NAMED; i++)
+        t->named[i] = -1;
+    bool folder = file_is_folder(path);
+    const char *slash = strrchr(path, '/');
+    char *beside = folder ? strdup(path) : slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    CHECK(beside, "out of memory for a path");
+    char *file = folder ? file_join(path, "tokenizer.json") : strdup(path);
+    CHECK(file, "out of memory for a path");
+    int rc = read_tokenizer(t, file);
+    if (!rc)
+        rc = read_named(t, beside, "tokenizer_config.json");
+    if (!rc)
+        rc = read_named(t, beside, "special_tokens_map.json");
+    free(file);
+    free(beside);
+    if (rc) {
+        tokenizer_close(t);
+        t = NULL;
+    }
+    *out = t;
+    return rc;
+}
+
+void tokenizer_close(struct tokenizer *t)
+{
+    if (!t)
+        return;
+    bpe_close(&t->bpe);
+    added_tokens_close(&t->added);
+    normalizer_close(&t->normalizer);
+    pretokenizer_close(&t->pretokenizer);
+    detokenizer_close(&t->detokenizer);
+    token_list_free(&t->before);
+    token_list_free(&t->after);
+    close_pool(t->pool);
+    free(t);
+}

@@ -1,0 +1,45 @@
+/* Tokenizers in Hugging Face's tokenizer.json: text to token ids and back, as the Rust library `tokenizers` does it.
+ *
+ * The file's stages: added tokens cut the text, the normalizer rewrites what lies between, the pre-tokenizer splits it into
+ * words, the model (BPE) turns a word into ids, the post-processor puts special tokens around; the decoder goes back.
+ * "truncation" and "padding" are ignored. WordPiece, Unigram and Bert normalizers are refused by name.
+ * A tokenizer does not change once open: any number of threads may use one.
+ */
+#ifndef RLHF_SRC_TOKENIZER_H
+#define RLHF_SRC_TOKENIZER_H
+
+#include "text.h"
+#include "token_list.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct tokenizer;
+
+/* Opens a tokenizer.json or the folder it is in, with tokenizer_config.json and special_tokens_map.json beside it where
+ * they are. Errors name the file and what is wrong with it. */
+int tokenizer_open(struct tokenizer **out, const char *path);
+void tokenizer_close(struct tokenizer *t); /* takes NULL */
+
+/* Appends the ids of n bytes of text. Invalid UTF-8 counts as U+FFFD. add_special: with the post-processor's tokens; those
+ * that stand in the text are found either way. Fails only for texts above 512 MiB and when a regex of the file does. */
+int tokenizer_encode(const struct tokenizer *t, struct token_list *out, const char *text, size_t n,
+                     bool add_special);
+
+/* Appends the text of n ids; ids without a token are passed over, as are special tokens with skip_special. */
+int tokenizer_decode(const struct tokenizer *t, struct text *out, const int32_t *ids, int64_t n,
+                     bool skip_special);
+
+int32_t tokenizer_vocab_size(const struct tokenizer *t); /* highest id + 1 */
+int32_t tokenizer_token_id(const struct tokenizer *t, const char *content); /* -1 when absent */
+const char *tokenizer_token(const struct tokenizer *t, int32_t id); /* content as in the file, NULL when absent */
+bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
+
+/* Ids that tokenizer_config.json, else special_tokens_map.json, names; -1 when none. */
+int32_t tokenizer_bos(const struct tokenizer *t);
+int32_t tokenizer_eos(const struct tokenizer *t);
+int32_t tokenizer_pad(const struct tokenizer *t);
+int32_t tokenizer_unk(const struct tokenizer *t);
+
+#endif

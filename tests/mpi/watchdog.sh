@@ -1,0 +1,9 @@
+#!/bin/sh
+# A rank that makes no progress ends the run with one line; a process that was stopped and goes on does not.
+. "$srcdir/tests/mpi/run.sh"
+program=$builddir/tests/mpi/comm_test
+
+ends alone hang 1 'no progress for 1 s in phase rollout'
+ends 2 hang 1 'rank [01]: no progress for 1 s in phase rollout'
+ends 4 hang 1 'rank [0-3]: no progress for 1 s in phase rollout'
+"$program" stop || fail "the watchdog took a stopped process for a hanging one"

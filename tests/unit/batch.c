@@ -1,0 +1,84 @@
+/* batch_*: balance, determinism, completeness of the deal; limits of the packing. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "batch.h"
+#include "rng.h"
+#include <cmocka.h>
+
+static void test_longest_first_by_hand(void **state)
+{
+    (void)state;
+    const int64_t length[6] = {3, 9, 4, 9, 3, 0};
+    int rank[6];
+    batch_deal(rank, length, 6, 2);
+    /* 9 -> 0, 9 -> 1, 4 -> 0, 3 (place 0) -> 1, 3 (place 4) -> 1 (12 < 13), 0 -> 0 (13 < 15) */
+    const int want[6] = {1, 0, 0, 1, 1, 0};
+    assert_memory_equal(rank, want, sizeof want);
+}
+
+static void test_deal_is_balanced_and_complete(void **state)
+{
+    (void)state;
+    enum { N = 64 };
+    int64_t length[N], all = 0;
+    int rank[N], place[N];
+    for (uint32_t i = 0; i < N; i++) {
+        length[i] = rng_range(rng_word(rng_key(3, RNG_TEST, 0, 0), 0, i, 0, 0), 4, 200);
+        all += length[i];
+    }
+    for (int ranks = 1; ranks <= 8; ranks *= 2) {
+        int dealt = 0;
+        batch_deal(rank, length, N, ranks);
+        for (int r = 0; r < ranks; r++) {
+            const int n = batch_share(place, rank, N, r);
+            int64_t load = 0;
+            for (int i = 0; i < n; i++) {
+                load += length[place[i]];
+                assert_true(i == 0 || place[i] > place[i - 1]);
+            }
+            assert_true(load * ranks <= all + 200 * ranks && load * ranks >= all - 200 * ranks);
+            dealt += n;
+        }
+        assert_int_equal(dealt, N);
+    }
+}
+
+static void test_more_ranks_than_samples(void **state)
+{
+    (void)state;
+    const int64_t length[2] = {5, 5};
+    int rank[2], place[2];
+    batch_deal(rank, length, 2, 5);
+    assert_int_equal(rank[0], 0);
+    assert_int_equal(rank[1], 1);
+    assert_int_equal(batch_share(place, rank, 2, 4), 0);
+    batch_deal(rank, length, 0, 5);
+}
+
+static void test_pack_limits(void **state)
+{
+    (void)state;
+    const int64_t length[7] = {10, 10, 10, 50, 10, 10, 10};
+    int start[8];
+    assert_int_equal(batch_pack(start, length, 7, 3, 0), 3);
+    assert_memory_equal(start, ((const int[]){0, 3, 6, 7}), sizeof(int[4]));
+    assert_int_equal(batch_pack(start, length, 7, 3, 25), 5); /* 2, 1, the long one alone, 2, 1 */
+    assert_memory_equal(start, ((const int[]){0, 2, 3, 4, 6, 7}), sizeof(int[6]));
+    assert_int_equal(batch_pack(start, length, 7, 7, 0), 1);
+    assert_int_equal(start[1], 7);
+    assert_int_equal(batch_pack(start, length, 0, 3, 0), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_longest_first_by_hand),
+        cmocka_unit_test(test_deal_is_balanced_and_complete),
+        cmocka_unit_test(test_more_ranks_than_samples),
+        cmocka_unit_test(test_pack_limits),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
