@@ -13,8 +13,8 @@
 #include <string.h>
 
 enum {
-    SHORT_WORD = 48,          /* tokens at most for the array */
-    CACHE_SLOTS = 1 << 15,    /* 2 MiB */
+    SHORT_WORD = 48,       /* tokens at most for the array */
+    CACHE_SLOTS = 1 << 15, /* 2 MiB */
     CACHE_MAX_BYTES = 24,
     CACHE_MAX_TOKENS = 9,
     MAX_MERGES = 1 << 24
@@ -352,7 +352,8 @@ static void encode_cached(const struct bpe *b, struct bpe_work *w, struct token_
     token_list_reserve(out, CACHE_MAX_TOKENS);
     int32_t *to = out->ids + out->n;
     if (c->n_bytes == n && c->key[0] == key[0] && c->key[1] == key[1] && c->key[2] == key[2]) {
-        memcpy(to, c->token, sizeof c->token); /* a fixed size is faster; what is too much is overwritten */
+        memcpy(to, c->token,
+               sizeof c->token); /* a fixed size is faster; what is too much is overwritten */
         out->n += c->n_tokens;
         return;
     }
@@ -434,7 +435,8 @@ static int read_vocab(struct bpe *b, const json_t *vocab)
         return error_set(ERR_FILE, "model: \"vocab\" must be an object with at least one token");
     const char *content;
     json_t *id;
-    json_object_foreach((json_t *)vocab, content, id) {
+    json_object_foreach((json_t *)vocab, content, id)
+    {
         if (!json_is_integer(id))
             return error_set(ERR_FILE, "model: the id of \"%.100s\" is not an integer", content);
         if (vocab_add(&b->vocab, content, strlen(content), json_integer_value(id)))
