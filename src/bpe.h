@@ -24,6 +24,7 @@ struct bpe {
     struct vocab vocab;
     struct bpe_merge *merge; /* [merge_mask + 1] by the hash of the pair */
     size_t merge_mask;
+    int32_t *character;         /* tokens of the first characters of Unicode, -1 when absent */
     int32_t byte_token[256];    /* of the byte-level character of a byte, -1 when absent */
     int32_t byte_fallback[256]; /* of <0xHH>, -1 when absent */
     bool all_bytes;             /* every byte_token is there, and no prefix or suffix */

@@ -1,5 +1,5 @@
-/* Encoding speed: tests/bench/tokenizer MEGABYTES TOKENIZER TEXT... prints MB/s of processor time over the texts repeated to that size, each
- * text an input of its own (a .jsonl file gives the "text" of each line), and over their concatenation as one input. */
+/* Encoding speed: tests/bench/tokenizer MEGABYTES TOKENIZER TEXT... prints MB/s of processor time over the texts repeated
+ * to that size, each text an input of its own (a .jsonl file gives the "text" of each line), and over all as one input. */
 #include "tokenizer.h"
 #include "error.h"
 #include "file.h"

@@ -1,10 +1,11 @@
 /* Tokenizers written by the test into a temporary folder: each stage of the file, what is refused, and the properties that
  * real files rely on (scanners equal PCRE2, both merge algorithms equal the definition, long texts are no problem). */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
 
 #include "bpe.h"
 #include "bpe_train.h"

@@ -1,10 +1,11 @@
 /* Every line of every vector file of the data folder, for the tokenizers that are built: ids, ids with special tokens, and
  * both ways of decoding must be those of Hugging Face's Rust library. Needs RLHF_HPC_DATA. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
 
 #include "error.h"
 #include "file.h"
