@@ -28,9 +28,10 @@
 
 enum {
     CHUNK_BYTES =
-        1 << 26,   /* large enough for full bandwidth, small enough for MPI's temporary copies */
-    ABORT_SEC = 3, /* MPI_Abort itself may hang on a broken machine: then leave without it */
-    RANKS_NAMED_MAX = 8,      /* in the message of ranks that differ */
+        1 << 26, /* large enough for full bandwidth, small enough for MPI's temporary copies */
+    SUM_BYTES = 1 << 20, /* of a piece of a sum */
+    ABORT_SEC = 3,       /* MPI_Abort itself may hang on a broken machine: then leave without it */
+    RANKS_NAMED_MAX = 8, /* in the message of ranks that differ */
     MESSAGE_BYTES = 16384 + 1 /* the error slot's */
 };
 
@@ -383,7 +384,7 @@ static void gather_words(struct comm *c, uint64_t *to, const uint64_t *mine, con
         chunk = (uint64_t)INT_MAX / (uint64_t)c->size;
     for (int r = 0; r < c->size; r++)
         longest = words[r] > longest ? words[r] : longest;
-    int *count = malloc(2 * (size_t)c->size * sizeof *count), *place = count + c->size;
+    int *count = calloc(2 * (size_t)(unsigned)c->size, sizeof *count), *place = count + c->size;
     CHECK(count, "out of memory");
     uint64_t *staging = longest > chunk ? malloc(chunk * 8 * (size_t)c->size) : to;
     CHECK(staging || !longest, "out of memory for gathering records");
@@ -465,25 +466,46 @@ void comm_gather_records(struct comm *c, struct record_list *all, const struct r
 
 /* -- sums ----------------------------------------------------------------------------------------- */
 
+/* Hands MPI the next piece, if there is one. MPI allocates as much again for each piece in flight; few and small ones
+ * are faster than all at once (page faults) and bound that memory. When pieces are issued depends on no timing, so that
+ * all ranks issue them in the same order among their other collectives.
+ */
+static bool issue_piece(struct comm *c)
+{
+    while (c->next_sum < c->n_sums && c->sums[c->next_sum].done == c->sums[c->next_sum].n)
+        c->next_sum++;
+    if (c->next_sum == c->n_sums)
+        return false;
+    struct sum *s = &c->sums[c->next_sum];
+    size_t bytes = c->chunk_bytes < SUM_BYTES ? c->chunk_bytes : SUM_BYTES;
+    int64_t most = (int64_t)(bytes / sizeof *s->values), left = s->n - s->done;
+    int n = (int)(left < most ? left : most);
+    MPI_Iallreduce(MPI_IN_PLACE, s->values + s->done, n, MPI_INT64_T, MPI_SUM, c->world,
+                   &c->in_flight[c->n_issued++ % SUMS_IN_FLIGHT]);
+    s->done += n;
+    return true;
+}
+
 void comm_sum_i64_start(struct comm *c, int64_t *values, int64_t n)
 {
-    int64_t chunk = (int64_t)(c->chunk_bytes / sizeof *values);
-    for (int64_t i = 0; i < n; i += chunk) {
-        if (c->n_sums == c->sums_room) {
-            c->sums_room = c->sums_room ? 2 * c->sums_room : 16;
-            c->sums = realloc(c->sums, (size_t)c->sums_room * sizeof(MPI_Request));
-            CHECK(c->sums, "out of memory");
-        }
-        int64_t k = n - i < chunk ? n - i : chunk;
-        MPI_Iallreduce(MPI_IN_PLACE, values + i, (int)k, MPI_INT64_T, MPI_SUM, c->world,
-                       &c->sums[c->n_sums++]);
+    if (c->n_sums == c->sums_room) {
+        c->sums_room = c->sums_room ? 2 * c->sums_room : 16;
+        c->sums = realloc(c->sums, (size_t)c->sums_room * sizeof *c->sums);
+        CHECK(c->sums, "out of memory");
     }
+    c->sums[c->n_sums++] = (struct sum){values, n, 0};
+    while (c->n_issued < SUMS_IN_FLIGHT && issue_piece(c))
+        ;
 }
 
 void comm_sum_i64_finish(struct comm *c)
 {
-    MPI_Waitall(c->n_sums, c->sums, MPI_STATUSES_IGNORE);
-    c->n_sums = 0;
+    for (int64_t i = 0; i < c->n_issued; i++) {
+        MPI_Wait(&c->in_flight[i % SUMS_IN_FLIGHT], MPI_STATUS_IGNORE);
+        issue_piece(c);
+    }
+    c->n_sums = c->next_sum = 0;
+    c->n_issued = 0;
 }
 
 int comm_max_flag(struct comm *c, int flag)

@@ -12,6 +12,13 @@ struct shared_block {
     struct shared_block *next;
 };
 
+enum { SUMS_IN_FLIGHT = 4 };
+
+/* Values to be summed; what is before done has been handed to MPI. */
+struct sum {
+    int64_t *values, n, done;
+};
+
 struct comm {
     MPI_Comm world; /* a duplicate: libraries that use MPI_COMM_WORLD do not meet our messages */
     MPI_Comm node;  /* the ranks of this node */
@@ -19,8 +26,11 @@ struct comm {
     int rank, size, node_rank, node_size, n_nodes;
     size_t
         chunk_bytes; /* the most that one MPI or HDF5 call carries; a multiple of 8. Tests lower it. */
-    MPI_Request *sums; /* [n_sums] started, not finished */
-    int n_sums, sums_room;
+    struct sum *sums; /* [n_sums] started, not finished */
+    int n_sums, sums_room, next_sum;
+    MPI_Request
+        in_flight[SUMS_IN_FLIGHT]; /* a ring: piece i of all is in slot i % SUMS_IN_FLIGHT */
+    int64_t n_issued;
     struct shared_block *shared;
 };
 

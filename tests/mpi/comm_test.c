@@ -224,8 +224,8 @@ static void test_watchdog_when_fed(struct comm *c)
     EXPECT(watchdog_open(&w, c, 0) == 0 && !w);
     watchdog_progress(w, "off");
     watchdog_close(w);
-    EXPECT(watchdog_open(&w, c, 0.6) == 0 && w);
-    for (int i = 0; i < 5; i++) {
+    EXPECT(watchdog_open(&w, c, 1.5) == 0 && w);
+    for (int i = 0; i < 9; i++) {
         watchdog_progress(w, "fed");
         usleep(200000);
     }
@@ -318,9 +318,9 @@ static void hang(struct comm *c)
 static void stop_and_go(struct comm *c)
 {
     struct watchdog *w;
-    EXPECT(watchdog_open(&w, c, 1.5) == 0);
+    EXPECT(watchdog_open(&w, c, 2) == 0);
     char command[128];
-    snprintf(command, sizeof command, "(sleep 0.2; kill -STOP %d; sleep 2.5; kill -CONT %d) &",
+    snprintf(command, sizeof command, "(sleep 0.2; kill -STOP %d; sleep 3; kill -CONT %d) &",
              getpid(), getpid());
     EXPECT(system(command) == 0);
     for (int i = 0; i < 6; i++)
