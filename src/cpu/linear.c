@@ -134,7 +134,7 @@ static void product_panels(float *y, int64_t ldy, const float *x, int64_t ldx, c
     const int64_t next = t == DTYPE_I8 ? padded4(K) * LANES : (int64_t)K * LANES;
     const char *panel = (const char *)w + (size_t)p * panel_bytes(t, K);
     for (int row = 0; row < N;) {
-        int R = C > 1 ? 1 : N - row < ROW_TILE ? N - row : ROW_TILE;
+        int most = C > 1 ? 4 / C : ROW_TILE, R = N - row < most ? N - row : most;
         v16 total[16];
         for (int i = 0; i < R * C; i++)
             total[i] = v16_all(0.0f);
@@ -149,24 +149,70 @@ static void product_panels(float *y, int64_t ldy, const float *x, int64_t ldx, c
     }
 }
 
+/* The same of one panel of 8 or 16 bits for many rows: a block of it is expanded to float once for all of them, and the
+ * rows' sums wait in y between the blocks. */
+static void product_expanded(float *y, int64_t ldy, const float *x, int64_t ldx, const void *w, enum dtype t, int out, int K,
+                             int N, int64_t p, const struct epilogue *e)
+{
+    float block[K_BLOCK * LANES];
+    const char *panel = (const char *)w + (size_t)p * panel_bytes(t, K);
+    const int o = (int)p * LANES, n = out - o < LANES ? out - o : LANES;
+    for (int first = 0; first < K; first += K_BLOCK) {
+        const int length = K - first < K_BLOCK ? K - first : K_BLOCK;
+        expand_panel(block, panel, t, first, length);
+        for (int row = 0; row < N;) {
+            const int R = N - row < ROW_TILE ? N - row : ROW_TILE;
+            v16 total[ROW_TILE];
+            for (int r = 0; r < R; r++)
+                total[r] = first ? v16_load_part(y + (row + r) * ldy + o, n) : v16_all(0.0f);
+            product_tile(total, R, 1, DTYPE_F32, x + row * ldx + first, ldx, block, LANES, 0, length);
+            for (int r = 0; r < R; r++) {
+                if (first + length < K)
+                    v16_store_part(y + (row + r) * ldy + o, total[r], n);
+                else
+                    finish(y + (row + r) * ldy + o, total[r], e, o, n);
+            }
+            row += R;
+        }
+    }
+}
+
+/* Panels side by side for few rows: enough sums at once to hide the latency of an fma. */
+static int panels_at_once(int N, int64_t panels)
+{
+    const int want = N == 1 ? 4 : N == 2 ? 2 : 1;
+    return panels >= want ? want : 1;
+}
+
 static void product(struct backend *be, float *y, int64_t ldy, const float *x, int64_t ldx, const void *w, enum dtype t, int out,
                   int K, int N, const struct epilogue *e)
 {
     const int64_t panels = panels_of(out);
-    const int group = N <= 2 && panels >= 4 ? 4 : 1;
+    const int group = panels_at_once(N, panels);
     const int64_t groups = (panels + group - 1) / group;
+    const bool expand = t != DTYPE_F32 && N > ROW_TILE;
 #pragma omp parallel for schedule(static)                                                                              \
     num_threads(cpu_state(be)->threads) if ((int64_t)N * out * K >= PARALLEL_PRODUCT)
     for (int64_t g = 0; g < groups; g++) {
         int64_t p = g * group, left = panels - p;
-        if (group == 4 && left >= 4) {
-            product_panels(y, ldy, x, ldx, w, t, out, K, N, p, 4, e);
+        if (expand) {
+            product_expanded(y, ldy, x, ldx, w, t, out, K, N, p, e);
             continue;
         }
-        for (int64_t i = 0; i < (left < group ? left : group); i++)
+        if (left >= group) {
+            product_panels(y, ldy, x, ldx, w, t, out, K, N, p, group, e);
+            continue;
+        }
+        for (int64_t i = 0; i < left; i++)
             product_panels(y, ldy, x, ldx, w, t, out, K, N, p + i, 1, e);
     }
 }
+
+#if defined __AVX512VNNI__
+enum { CODE_ROWS = 8 };
+#else
+enum { CODE_ROWS = 4 };
+#endif
 
 /* Rows quantised for llm.int8. */
 struct codes {
@@ -202,65 +248,113 @@ static void quantise_rows(struct backend *be, const struct codes *q, const float
     }
 }
 
-/* Exact int32 sums of one row against one panel. Codes are within +-127, so that |x| times w fits where 16 bits add two. */
-static void code_sums(int32_t sum[LANES], const int8_t *x, const int8_t *panel, int64_t groups)
+/* Exact int32 sums of R rows of codes against one panel, R <= CODE_ROWS. Two ways that never saturate: with VNNI x + 128 is
+ * unsigned, and 128 sum(w), shared by the rows, is taken off; with AVX2 |x| times w with the sign of x, since codes within
+ * +-127 let 16 bits hold two products. */
+static inline __attribute__((always_inline)) void code_tile(int32_t (*sum)[LANES], const int8_t *x, int64_t room,
+                                                            const int8_t *panel, const int R)
 {
 #if defined __AVX512VNNI__
-    __m512i acc = _mm512_setzero_si512();
-    for (int64_t g = 0; g < groups; g++) {
-        int32_t four;
-        memcpy(&four, x + 4 * g, 4);
-        __m512i a = _mm512_set1_epi32(four), w = _mm512_loadu_si512(panel + 64 * g);
-        w = _mm512_mask_sub_epi8(w, _mm512_movepi8_mask(a), _mm512_setzero_si512(), w);
-        acc = _mm512_dpbusd_epi32(acc, _mm512_abs_epi8(a), w);
+    __m512i acc[CODE_ROWS], shift = _mm512_setzero_si512();
+    const __m512i bias = _mm512_set1_epi8((char)0x80);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++)
+        acc[r] = _mm512_setzero_si512();
+    for (int64_t k = 0; k < room; k += 4) {
+        const __m512i w = _mm512_loadu_si512(panel + LANES * k);
+        shift = _mm512_dpbusd_epi32(shift, bias, w);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
+            int32_t four;
+            memcpy(&four, x + r * room + k, 4);
+            acc[r] = _mm512_dpbusd_epi32(acc[r], _mm512_xor_si512(_mm512_set1_epi32(four), bias), w);
+        }
     }
-    _mm512_storeu_si512(sum, acc);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++)
+        _mm512_storeu_si512(sum[r], _mm512_sub_epi32(acc[r], shift));
 #elif defined __AVX2__
-    __m256i acc0 = _mm256_setzero_si256(), acc1 = acc0;
+    __m256i acc[CODE_ROWS][2];
     const __m256i ones = _mm256_set1_epi16(1);
-    for (int64_t g = 0; g < groups; g++) {
-        int32_t four;
-        memcpy(&four, x + 4 * g, 4);
-        __m256i a = _mm256_set1_epi32(four), magnitude = _mm256_abs_epi8(a);
-        __m256i w0 = _mm256_sign_epi8(_mm256_loadu_si256((const __m256i *)(panel + 64 * g)), a);
-        __m256i w1 = _mm256_sign_epi8(_mm256_loadu_si256((const __m256i *)(panel + 64 * g + 32)), a);
-        acc0 = _mm256_add_epi32(acc0, _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, w0), ones));
-        acc1 = _mm256_add_epi32(acc1, _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, w1), ones));
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++)
+        acc[r][0] = acc[r][1] = _mm256_setzero_si256();
+    for (int64_t k = 0; k < room; k += 4) {
+        const __m256i *w = (const __m256i *)(panel + LANES * k);
+        const __m256i w0 = _mm256_loadu_si256(w), w1 = _mm256_loadu_si256(w + 1);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            int32_t four;
+            memcpy(&four, x + r * room + k, 4);
+            const __m256i a = _mm256_set1_epi32(four), size = _mm256_abs_epi8(a);
+            const __m256i p0 = _mm256_maddubs_epi16(size, _mm256_sign_epi8(w0, a));
+            const __m256i p1 = _mm256_maddubs_epi16(size, _mm256_sign_epi8(w1, a));
+            acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_madd_epi16(p0, ones));
+            acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(p1, ones));
+        }
     }
-    _mm256_storeu_si256((__m256i *)sum, acc0);
-    _mm256_storeu_si256((__m256i *)(sum + 8), acc1);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+        _mm256_storeu_si256((__m256i *)sum[r], acc[r][0]);
+        _mm256_storeu_si256((__m256i *)(sum[r] + 8), acc[r][1]);
+    }
 #else
-    memset(sum, 0, LANES * sizeof *sum);
-    for (int64_t g = 0; g < groups; g++)
-        for (int i = 0; i < LANES; i++)
-            for (int j = 0; j < 4; j++)
-                sum[i] += (int32_t)x[4 * g + j] * panel[64 * g + 4 * i + j];
+    memset(sum, 0, (size_t)R * sizeof *sum);
+    for (int r = 0; r < R; r++)
+        for (int64_t k = 0; k < room; k += 4)
+            for (int i = 0; i < LANES; i++)
+                for (int j = 0; j < 4; j++)
+                    sum[r][i] += (int32_t)x[r * room + k + j] * panel[LANES * k + 4 * i + j];
 #endif
+}
+
+static void code_sums(int32_t (*sum)[LANES], const int8_t *x, int64_t room, const int8_t *panel, int R)
+{
+    if (R == CODE_ROWS)
+        code_tile(sum, x, room, panel, CODE_ROWS);
+    else if (R == 2)
+        code_tile(sum, x, room, panel, 2);
+    else
+        for (int r = 0; r < R; r++)
+            code_tile(sum + r, x + r * room, room, panel, 1);
+}
+
+/* Exact sums to outputs o .. o + n - 1 of row `row`: factor, outliers in ascending order, bias. */
+static void finish_codes(float *y, const int32_t *sum, const struct linear *l, const float *x, const struct codes *q, int row,
+                         int o, int n)
+{
+    const int8_t *panel = (const int8_t *)l->weight + (int64_t)o * padded4(l->in);
+    const v16 absmax = v16_load_part(l->absmax + o, n), scale = v16_mul(absmax, v16_all(1.0f / 127.0f));
+    float product[LANES], code[LANES];
+    for (int i = 0; i < LANES; i++)
+        product[i] = (float)sum[i];
+    const v16 factor = v16_mul(v16_mul(v16_all(q->absmax[row]), absmax), v16_all(1.0f / 16129.0f));
+    v16 total = v16_mul(v16_load(product), factor);
+    for (int j = 0; j < q->n_outlier[row]; j++) {
+        const int k = q->outlier[(int64_t)row * l->in + j];
+        for (int i = 0; i < LANES; i++)
+            code[i] = panel[k / 4 * 64 + 4 * i + k % 4];
+        total = v16_fma(v16_all(x[(int64_t)row * l->in + k]), v16_mul(v16_load(code), scale), total);
+    }
+    if (l->bias)
+        total = v16_add(total, v16_load_part(l->bias + o, n));
+    v16_store_part(y + (int64_t)row * l->out + o, total, n);
 }
 
 static void llm_int8(struct backend *be, float *y, const struct linear *l, const float *x, const struct codes *q, int N)
 {
-    const int K = l->in;
-    const int64_t room = padded4(K), panels = panels_of(l->out);
+    const int64_t room = padded4(l->in), panels = panels_of(l->out);
 #pragma omp parallel for schedule(static)                                                                              \
-    num_threads(cpu_state(be)->threads) if ((int64_t)N * l->out * K >= PARALLEL_PRODUCT)
+    num_threads(cpu_state(be)->threads) if ((int64_t)N * l->out * l->in >= PARALLEL_PRODUCT)
     for (int64_t p = 0; p < panels; p++) {
         const int8_t *panel = (const int8_t *)l->weight + p * room * LANES;
         const int o = (int)p * LANES, lanes = l->out - o < LANES ? l->out - o : LANES;
-        for (int n = 0; n < N; n++) {
-            int32_t sum[LANES];
-            float *out = y + (int64_t)n * l->out + o;
-            code_sums(sum, q->code + n * room, panel, room / 4);
-            for (int i = 0; i < lanes; i++)
-                out[i] = (float)sum[i] * (q->absmax[n] * l->absmax[o + i] * (1.0f / 16129.0f));
-            for (int j = 0; j < q->n_outlier[n]; j++) {
-                int k = q->outlier[(int64_t)n * K + j];
-                float a = x[(int64_t)n * K + k];
-                for (int i = 0; i < lanes; i++)
-                    out[i] = fmaf(a, (float)panel[k / 4 * 64 + 4 * i + k % 4] * (l->absmax[o + i] / 127.0f), out[i]);
-            }
-            for (int i = 0; l->bias && i < lanes; i++)
-                out[i] += l->bias[o + i];
+        for (int n = 0; n < N; n += CODE_ROWS) {
+            const int R = N - n < CODE_ROWS ? N - n : CODE_ROWS;
+            int32_t sum[CODE_ROWS][LANES];
+            code_sums(sum, q->code + n * room, room, panel, R);
+            for (int r = 0; r < R; r++)
+                finish_codes(y, sum[r], l, x, q, n + r, o, lanes);
         }
     }
 }

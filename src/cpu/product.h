@@ -75,6 +75,22 @@ static inline void product_load_codes(v16 out[4], const int8_t *w, int64_t g)
     }
 }
 
+/* Inputs first .. first + n - 1 of a panel as floats [n][16]; first is a multiple of 4. Codes stay codes. */
+static inline void expand_panel(float *out, const void *panel, enum dtype t, int first, int n)
+{
+    if (t != DTYPE_I8) {
+        for (int k = 0; k < n; k++)
+            v16_store(out + k * LANES, product_load(t, panel, (int64_t)(first + k) * LANES));
+        return;
+    }
+    for (int k = 0; k < n; k += 4) {
+        v16 code[4];
+        product_load_codes(code, panel, (first + k) / 4);
+        for (int j = 0; j < 4 && k + j < n; j++)
+            v16_store(out + (k + j) * LANES, code[j]);
+    }
+}
+
 /* total[r * C + c] += the sums of one tile: R rows of x against C panels. stride: elements from a k to the next (16 in a
  * panel, the row's length in a row-major matrix whose rows are summed over); next: from a panel to the next. */
 #define PRODUCT_TILE(R, C, DTYPE)                                                                  \
@@ -125,13 +141,20 @@ static inline void product_load_codes(v16 out[4], const int8_t *w, int64_t g)
         }                                                                                          \
         break;
 
-/* R rows of x against C panels: C = 1 with R <= ROW_TILE, or R = 1 with C <= 4. */
+/* R rows of x against C panels: C = 1 with R <= ROW_TILE, R <= 2 with C = 2, or R = 1 with C = 4. */
 static inline void product_tile(v16 *total, int R, int C, enum dtype t, const float *x, int64_t ldx, const void *w, int64_t stride,
                                 int64_t next, int K)
 {
     if (C == 4) {
         switch (R) {
             PRODUCT_CASE(1, 4)
+        }
+        return;
+    }
+    if (C == 2) {
+        switch (R) {
+            PRODUCT_CASE(1, 2)
+            PRODUCT_CASE(2, 2)
         }
         return;
     }
