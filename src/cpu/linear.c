@@ -359,27 +359,6 @@ static void llm_int8(struct backend *be, float *y, const struct linear *l, const
     }
 }
 
-const float *CPU(dropped)(struct backend *be, float *out, const float *x, int K, int N, const struct lora *a,
-                          const struct linear_pass *pass)
-{
-    if (!pass->dropout || a->dropout <= 0)
-        return x;
-    const struct batch *b = pass->batch;
-    const float keep = 1.0f / (1.0f - a->dropout);
-#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)N * K >= PARALLEL_PRODUCT)
-    for (int n = 0; n < N; n++) {
-        uint64_t sample = (uint64_t)b->sample[b->sequence[n]];
-        for (int k = 0; k < K; k += 4) {
-            uint32_t w[4];
-            rng_draw(w, a->key, pass->step ^ (uint32_t)(sample >> 32) << 16, (uint32_t)sample, (uint32_t)b->position[n],
-                     (uint32_t)k / 4);
-            for (int j = 0; j < 4 && k + j < K; j++)
-                out[(int64_t)n * K + k + j] = rng_uniform(w[j]) >= a->dropout ? x[(int64_t)n * K + k + j] * keep : 0.0f;
-        }
-    }
-    return out;
-}
-
 /* The workspace of linear layers, carved for N rows of K inputs. */
 static struct codes carve_codes(struct backend *be, int N, int K)
 {
