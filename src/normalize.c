@@ -28,6 +28,37 @@ struct normalizer_step {
 
 /* Unicode normal forms */
 
+/* Hugging Face normalizes with the tables of Unicode 9.0. Characters to which later versions (up to 15.0) gave a combining
+ * class, a decomposition or a composition: they stay as they are and end what stands before them. */
+// clang-format off
+static const uint32_t NEWER[][2] = {
+    {0x7fd, 0x7fd}, {0x898, 0x89f}, {0x8ca, 0x8d3}, {0x9fe, 0x9fe}, {0xc3c, 0xc3c}, {0xd3b, 0xd3c},
+    {0xeba, 0xeba}, {0x1715, 0x1715}, {0x1abf, 0x1ace}, {0x1df6, 0x1dfa}, {0x32ff, 0x32ff},
+    {0xa7f2, 0xa7f4}, {0xa82c, 0xa82c}, {0xab69, 0xab69}, {0x10781, 0x10785}, {0x10787, 0x107b0},
+    {0x107b2, 0x107ba}, {0x10d24, 0x10d27}, {0x10eab, 0x10eac}, {0x10efd, 0x10eff},
+    {0x10f46, 0x10f50}, {0x10f82, 0x10f85}, {0x11070, 0x11070}, {0x1133b, 0x1133b},
+    {0x1145e, 0x1145e}, {0x11839, 0x1183a}, {0x11930, 0x11930}, {0x11938, 0x11938},
+    {0x1193d, 0x1193e}, {0x11943, 0x11943}, {0x119e0, 0x119e0}, {0x11a34, 0x11a34},
+    {0x11a47, 0x11a47}, {0x11a99, 0x11a99}, {0x11d42, 0x11d42}, {0x11d44, 0x11d45},
+    {0x11d97, 0x11d97}, {0x11f41, 0x11f42}, {0x16ff0, 0x16ff1}, {0x1e030, 0x1e06d},
+    {0x1e08f, 0x1e08f}, {0x1e130, 0x1e136}, {0x1e2ae, 0x1e2ae}, {0x1e2ec, 0x1e2ef},
+    {0x1e4ec, 0x1e4ef}, {0x1f16c, 0x1f16c}, {0x1fbf0, 0x1fbf9},
+};
+// clang-format on
+
+static bool is_newer(uint32_t c)
+{
+    size_t low = 0, high = sizeof NEWER / sizeof NEWER[0];
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (NEWER[middle][1] < c)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < sizeof NEWER / sizeof NEWER[0] && NEWER[low][0] <= c;
+}
+
 static void order_marks(utf8proc_int32_t *c, size_t n, utf8proc_int32_t *scratch)
 {
     if (n < 2)
@@ -43,10 +74,12 @@ static void order_marks(utf8proc_int32_t *c, size_t n, utf8proc_int32_t *scratch
 }
 
 /* Decomposes, orders, composes if asked to. A character decomposes into at most 18 (U+FDFA). */
-static void normal_form(struct text *out, const char *text, size_t n, int options)
+static void known_normal_form(struct text *out, const char *text, size_t n, int options)
 {
     enum { MAX_DECOMPOSED = 18 };
     size_t room = 64, length = 0;
+    if (!n)
+        return;
     utf8proc_int32_t *c = malloc(room * sizeof *c);
     CHECK(c, "out of memory for a normal form");
     for (size_t i = 0; i < n;) {
@@ -80,6 +113,21 @@ static void normal_form(struct text *out, const char *text, size_t n, int option
         text_add(out, bytes, (size_t)utf8_encode(bytes, (uint32_t)c[i]));
     }
     free(c);
+}
+
+static void normal_form(struct text *out, const char *text, size_t n, int options)
+{
+    size_t done = 0;
+    for (size_t i = 0, length; i < n; i += length) {
+        uint32_t c;
+        length = (size_t)utf8_decode(&c, text + i);
+        if (!is_newer(c))
+            continue;
+        known_normal_form(out, text + done, i - done, options);
+        text_add(out, text + i, length);
+        done = i + length;
+    }
+    known_normal_form(out, text + done, n - done, options);
 }
 
 /* First byte at or after i of a character from limit on, where limit is the first byte of its encoding. */

@@ -1,7 +1,6 @@
 /* Linear layers forward: base product by format, adapters, bias; packing. product.h has the order of sums. */
 #include "cpu/linear.h"
 
-
 static size_t panel_bytes(enum dtype t, int in)
 {
     return t == DTYPE_I8 ? (size_t)padded4(in) * LANES : (size_t)in * LANES * dtype_bytes(t);
@@ -43,16 +42,34 @@ static int64_t code_at(int o, int k, int in)
     return (int64_t)(o / LANES) * padded4(in) * LANES + (int64_t)(k / 4) * 64 + (o % LANES) * 4 + k % 4;
 }
 
+/* The larger of absmax and a >= 0; not a number where one of them is not. */
+static float grow_absmax(float absmax, float a)
+{
+    return a > absmax || a != a ? a : absmax;
+}
+
+/* 127 / absmax, or 0 for rows whose codes are all 0: zeros, too small for a finite factor, or not finite. The last come
+ * out as NaN, since absmax multiplies the sum. */
+static float code_factor(float absmax)
+{
+    return absmax >= 0x1p-120f && absmax < INFINITY ? 127.0f / absmax : 0;
+}
+
+static int8_t code_of(float x, float factor)
+{
+    return factor > 0 ? (int8_t)rintf(x * factor) : 0;
+}
+
 static void put_codes(struct linear *l, const float *row, int o)
 {
     int8_t *codes = l->weight;
     float absmax = 0;
     for (int k = 0; k < l->in; k++)
-        absmax = fabsf(row[k]) > absmax ? fabsf(row[k]) : absmax;
+        absmax = grow_absmax(absmax, fabsf(row[k]));
     l->absmax[o] = absmax;
-    float scale = absmax > 0 ? 127.0f / absmax : 0;
+    const float factor = code_factor(absmax);
     for (int k = 0; k < l->in; k++)
-        codes[code_at(o, k, l->in)] = (int8_t)rintf(row[k] * scale);
+        codes[code_at(o, k, l->in)] = code_of(row[k], factor);
 }
 
 void CPU(linear_put_rows)(struct backend *be, struct linear *l, const float *rows, int first, int n)
@@ -236,11 +253,11 @@ static void quantise_rows(struct backend *be, const struct codes *q, const float
             if (threshold > 0 && a >= threshold)
                 q->outlier[(int64_t)n * K + found++] = k;
             else
-                absmax = a > absmax ? a : absmax;
+                absmax = grow_absmax(absmax, a);
         }
-        float scale = absmax > 0 ? 127.0f / absmax : 0;
+        const float factor = code_factor(absmax);
         for (int k = 0; k < K; k++)
-            code[k] = threshold > 0 && fabsf(row[k]) >= threshold ? 0 : (int8_t)rintf(row[k] * scale);
+            code[k] = threshold > 0 && fabsf(row[k]) >= threshold ? 0 : code_of(row[k], factor);
         for (int64_t k = K; k < room; k++)
             code[k] = 0;
         q->absmax[n] = absmax;

@@ -25,10 +25,20 @@ static inline void store(float *p, v16 x, int n)
         v16_store_part(p, x, n);
 }
 
-static void row_add(float *x, const float *add, int H)
+/* sum = x + add1 + add2; each add may be NULL, sum may be x */
+static void row_add(float *sum, const float *x, const float *add1, const float *add2, int H)
 {
-    for (int i = 0; i < H; i += LANES)
-        store(x + i, v16_add(load(x + i, H - i), load(add + i, H - i)), H - i);
+    if (sum == x && !add1 && !add2)
+        return;
+    for (int i = 0; i < H; i += LANES) {
+        const int m = H - i;
+        v16 y = load(x + i, m);
+        if (add1)
+            y = v16_add(y, load(add1 + i, m));
+        if (add2)
+            y = v16_add(y, load(add2 + i, m));
+        store(sum + i, y, m);
+    }
 }
 
 static struct moments row_moments(const float *x, enum norm_kind kind, float eps, int H)
@@ -73,12 +83,7 @@ void CPU(norm_forward)(struct backend *be, float *y1, float *y2, float *sum, con
     num_threads(cpu_state(be)->threads) if ((int64_t)N * H >= PARALLEL_MIN)
     for (int row = 0; row < N; row++) {
         const int64_t at = (int64_t)row * H;
-        if (sum != x)
-            memcpy(sum + at, x + at, (size_t)H * sizeof *x);
-        if (add1)
-            row_add(sum + at, add1 + at, H);
-        if (add2)
-            row_add(sum + at, add2 + at, H);
+        row_add(sum + at, x + at, add1 ? add1 + at : NULL, add2 ? add2 + at : NULL, H);
         struct moments s = row_moments(sum + at, n1->kind, n1->eps, H);
         row_forward(y1 + at, sum + at, n1, s, H);
         if (y2) {
@@ -89,16 +94,14 @@ void CPU(norm_forward)(struct backend *be, float *y1, float *y2, float *sum, con
     }
 }
 
-void CPU(add)(struct backend *be, float *y, const float *x, const float *add1, const float *add2, int N, int H)
+void CPU(add)(struct backend *be, float *y, const float *x, const float *add1, const float *add2,
+              int N, int H)
 {
-    (void)be;
-    const int64_t n = (int64_t)N * H;
-    if (add2) {
-        for (int64_t i = 0; i < n; i++)
-            y[i] = (x[i] + add1[i]) + add2[i];
-    } else {
-        for (int64_t i = 0; i < n; i++)
-            y[i] = x[i] + add1[i];
+#pragma omp parallel for schedule(static)                                                          \
+    num_threads(cpu_state(be)->threads) if ((int64_t)N * H >= PARALLEL_MIN)
+    for (int row = 0; row < N; row++) {
+        const int64_t at = (int64_t)row * H;
+        row_add(y + at, x + at, add1 + at, add2 ? add2 + at : NULL, H);
     }
 }
 

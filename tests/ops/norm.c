@@ -17,16 +17,27 @@ struct forward {
     int N, H;
     const float *x, *add1, *add2;
     const struct norm *n1, *n2;
+    bool in_place;
 };
 
-/* out: y1, y2, x, each [N][H] */
+/* out: y1, y2, sum, sum by add, each [N][H] */
 static void run_forward(struct backend *be, void *context, void *out)
 {
     const struct forward *c = context;
     const size_t all = (size_t)c->N * (size_t)c->H;
-    float *y1 = out, *y2 = y1 + all, *x = y2 + all;
-    memcpy(x, c->x, all * sizeof *x);
-    be->ops->norm_forward(be, y1, c->n2 ? y2 : NULL, x, x, c->add1, c->add2, c->n1, c->n2, c->N, c->H);
+    float *y1 = out, *y2 = y1 + all, *sum = y2 + all, *again = sum + all;
+    const float *x = c->x;
+    if (c->in_place) {
+        memcpy(sum, x, all * sizeof *sum);
+        memcpy(again, x, all * sizeof *sum);
+        x = sum;
+    }
+    be->ops->norm_forward(be, y1, c->n2 ? y2 : NULL, sum, x, c->add1, c->add2, c->n1, c->n2, c->N,
+                          c->H);
+    if (c->add1)
+        be->ops->add(be, again, c->in_place ? again : c->x, c->add1, c->add2, c->N, c->H);
+    else
+        memcpy(again, sum, all * sizeof *sum);
 }
 
 struct norms {
@@ -48,8 +59,9 @@ static void check_forward(enum norm_kind kind, int N, int H, int adds, bool two)
     struct norms n = norms_of(kind, H, kind == NORM_LAYER, adds ? 1e-5f : 1e-3f);
     float *x = ops_random(all, 1, 3), *add = ops_random(2 * all, 2, 1);
     struct forward c = {
-        N, H, x, adds > 0 ? add : NULL, adds > 1 ? add + all : NULL, &n.n1, two ? &n.n2 : NULL};
-    float *got = ops_same_bits(run_forward, &c, (size_t)all * 3 * sizeof *got);
+        N,    H, x, adds > 0 ? add : NULL, adds > 1 ? add + all : NULL, &n.n1, two ? &n.n2 : NULL,
+        false};
+    float *got = ops_same_bits(run_forward, &c, (size_t)all * 4 * sizeof *got);
 
     double *sum = malloc((size_t)H * sizeof *sum), *y = malloc((size_t)H * sizeof *y);
     for (int64_t row = 0; row < N; row++) {
@@ -58,7 +70,7 @@ static void check_forward(enum norm_kind kind, int N, int H, int adds, bool two)
             s = adds > 0 ? s + add[row * H + i] : s;
             s = adds > 1 ? s + add[all + row * H + i] : s;
             sum[i] = s;
-            assert_true(got[2 * all + row * H + i] == s);
+            assert_true(got[2 * all + row * H + i] == s && got[3 * all + row * H + i] == s);
         }
         reference_norm(y, sum, &n.n1, H);
         ops_close("y1", got + row * H, y, H, 1e-5);
@@ -75,8 +87,9 @@ static void check_forward(enum norm_kind kind, int N, int H, int adds, bool two)
                               adds > 0 ? add + row * H : NULL,
                               adds > 1 ? add + all + row * H : NULL,
                               &n.n1,
-                              c.n2};
-        float *alone = ops_once(run_forward, &one, (size_t)H * 3 * sizeof *alone, 2);
+                              c.n2,
+                              true};
+        float *alone = ops_once(run_forward, &one, (size_t)H * 4 * sizeof *alone, 2);
         assert_memory_equal(alone, got + row * H, (size_t)H * sizeof *alone);
         if (two)
             assert_memory_equal(alone + H, got + all + row * H, (size_t)H * sizeof *alone);

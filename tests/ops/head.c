@@ -1,0 +1,763 @@
+/* The heads and the embedding against float64: log-probabilities, sampling, scalar head, and the ways back; their bits by
+ * rows, batches, threads and instruction set. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "support/layer.h"
+#include "support/ops_check.h"
+#include "support/reference_linear.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void *allocate(int64_t n, size_t size)
+{
+    void *p = calloc((size_t)n + 1, size);
+    assert_non_null(p);
+    return p;
+}
+
+/* A head of V tokens over H inputs. */
+static void head_init(struct layer *y, int V, int H, enum dtype dtype, float scale)
+{
+    layer_init(y, V, H, dtype, MATMUL_PLAIN, false, 0, 3);
+    for (int64_t i = 0; i < (int64_t)V * H; i++)
+        y->rows[i] *= scale;
+}
+
+/* z [V] of one row */
+static void reference_logits(double *z, const struct layer *y, const float *x)
+{
+    const struct linear_pass pass = {.adapter = -1};
+    reference_linear(z, &y->shape, y->rows, x, 1, &pass);
+}
+
+/* --- log-probabilities --- */
+
+struct logprob {
+    const struct layer *head;
+    const float *x;
+    struct head_rows rows;
+    float temperature;
+};
+
+/* out: logprob, entropy, lse [n] each, logits [n][V] */
+static void run_logprob(struct backend *be, void *context, void *out)
+{
+    const struct logprob *c = context;
+    const int n = c->rows.n, H = c->head->shape.in;
+    struct linear head;
+    layer_put(be, &head, NULL, c->head);
+    float *y = out;
+    be->ops->head_logprob(be, y, y + n, y + 2 * n, &head, c->x, H, &c->rows, c->temperature);
+    be->ops->head_logits(be, y + 3 * n, &head, c->x, H, &c->rows);
+}
+
+static void check_logprob(int V, int H, int N, int n, enum dtype dtype, float temperature)
+{
+    struct layer head;
+    head_init(&head, V, H, dtype, 3);
+    float *x = ops_random((int64_t)N * H, 2, 1);
+    int32_t *row = allocate(n, sizeof *row), *target = allocate(n, sizeof *target);
+    for (int i = 0; i < n; i++) {
+        row[i] = i * 7 % N;
+        target[i] = i == 0 ? V - 1 : i * 13 % V;
+    }
+    struct logprob c = {&head, x, {n, row, target}, temperature};
+    float *got = ops_same_bits(run_logprob, &c, (size_t)n * (3 + (size_t)V) * sizeof *got);
+
+    double *z = allocate(V, sizeof *z);
+    for (int i = 0; i < n; i++) {
+        reference_logits(z, &head, x + (int64_t)row[i] * H);
+        ops_close("logits", got + 3 * n + (int64_t)i * V, z, V, 1e-5);
+        const struct reference_statistics want = reference_head(z, V, target[i], temperature);
+        double largest = 0; /* the logits' size is the error's scale */
+        for (int v = 0; v < V; v++)
+            largest = fmax(largest, fabs(z[v]) / temperature);
+        const double bound = 2e-6 * (largest + log(V) + 0.1);
+        assert_true(fabs(got[i] - want.logprob) <= bound);
+        assert_true(fabs(got[n + i] - want.entropy) <= bound * (1 + largest));
+        assert_true(fabs(got[2 * n + i] - want.lse) <= bound);
+
+        struct logprob one = c;
+        one.rows = (struct head_rows){1, row + i, target + i};
+        float *alone = ops_once(run_logprob, &one, (3 + (size_t)V) * sizeof *alone, 2);
+        for (int j = 0; j < 3; j++)
+            assert_memory_equal(&alone[j], &got[j * n + i], sizeof *alone);
+        assert_memory_equal(alone + 3, got + 3 * n + (int64_t)i * V, (size_t)V * sizeof *alone);
+        free(alone);
+    }
+    free(z);
+    free(row);
+    free(target);
+    free(x);
+    free(got);
+    layer_free(&head);
+}
+
+static void test_logprob(void **state)
+{
+    (void)state;
+    static const enum dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    for (int t = 0; t < 3; t++) {
+        check_logprob(1, 1, 1, 1, types[t], 1);
+        check_logprob(2, 7, 3, 4, types[t], 1);
+        check_logprob(33, 20, 9, 5, types[t], 0.7f);
+        check_logprob(50, 16, 10, 130, types[t], 1); /* more rows than are done at once */
+        check_logprob(1003, 520, 4, 3, types[t], 1.3f);
+    }
+}
+
+/* Logits far apart: one token has it all, the entropy is 0. */
+static void test_logprob_of_a_sure_row(void **state)
+{
+    (void)state;
+    enum { V = 40, H = 1 };
+    static const int32_t row[] = {0, 0}, target[] = {17, 3};
+    struct layer head;
+    head_init(&head, V, H, DTYPE_F32, 1);
+    for (int v = 0; v < V; v++)
+        head.rows[v] = v == 17 ? 500 : -500;
+    const float x = 1;
+    struct logprob c = {&head, &x, {2, row, target}, 1};
+    float *got = ops_same_bits(run_logprob, &c, 2 * (3 + V) * sizeof *got);
+    assert_true(got[0] == 0);
+    assert_true(got[1] == -1000);
+    assert_true(got[2] == 0 && got[3] == 0);
+    assert_true(got[4] == 500 && got[5] == 500);
+    free(got);
+    layer_free(&head);
+}
+
+/* --- sampling --- */
+
+struct sample_run {
+    const struct layer *head;
+    const float *x;
+    struct head_rows rows;
+    struct sampling how;
+    const uint32_t *random;
+    const uint8_t *banned;
+    const int32_t *eos;
+    int n_eos;
+};
+
+/* out: int32 token [n]; float logprob [n], then the same by head_logprob */
+static void run_sample(struct backend *be, void *context, void *out)
+{
+    const struct sample_run *c = context;
+    const int n = c->rows.n, H = c->head->shape.in;
+    struct linear head;
+    layer_put(be, &head, NULL, c->head);
+    int32_t *token = out;
+    float *logprob = (float *)out + n, *other = allocate(2 * n, sizeof *other);
+    be->ops->head_sample(be, token, logprob, &head, c->x, H, &c->rows, &c->how, c->random,
+                         c->banned, c->eos, c->n_eos);
+    for (int i = 0; i < n; i++)
+        assert_true(token[i] >= 0 && token[i] < head.out);
+    const struct head_rows rows = {n, c->rows.row, token};
+    const float temperature = c->how.temperature > 0 ? c->how.temperature : 1;
+    be->ops->head_logprob(be, logprob + n, other, other + n, &head, c->x, H, &rows, temperature);
+    free(other);
+}
+
+/* The first rows on every build of the backend, all of them on the best. */
+static int32_t *sample(const struct sample_run *c)
+{
+    const int n = c->rows.n;
+    struct sample_run few = *c;
+    few.rows.n = n < 200 ? n : 200;
+    const size_t size = (size_t)few.rows.n * sizeof(int32_t);
+    int32_t *part = ops_same_bits(run_sample, &few, 3 * size);
+    int32_t *got = ops_once(run_sample, (void *)(uintptr_t)c, (size_t)n * 3 * sizeof *got, 2);
+    assert_memory_equal(part, got, size);
+    assert_memory_equal(part + few.rows.n, got + n, size);
+    assert_memory_equal(got + n, got + 2 * n, (size_t)n * sizeof *got); /* head_logprob's bits */
+    free(part);
+    return got;
+}
+
+static void test_sample_greedy(void **state)
+{
+    (void)state;
+    enum { V = 53, H = 12, N = 70 };
+    struct layer head;
+    head_init(&head, V, H, DTYPE_F32, 1);
+    for (int k = 0; k < H; k++) /* token 31 is as 9, and both are longer than others */
+        head.rows[31 * H + k] = head.rows[9 * H + k] *= 4;
+    float *x = ops_random(N * H, 2, 1);
+    int32_t row[N], eos[] = {9, 4};
+    uint8_t banned[N];
+    for (int i = 0; i < N; i++) {
+        row[i] = N - 1 - i;
+        banned[i] = i % 2;
+    }
+    for (int k = 0; k < H; k++) {
+        x[5 * H + k] = 0;                         /* all equal: token 0 */
+        x[6 * H + k] = 10 * head.rows[9 * H + k]; /* 9 and 31 lead: token 9 */
+        x[7 * H + k] = x[6 * H + k];
+    }
+    struct sample_run c = {.head = &head, .x = x, .rows = {N, row, NULL}};
+    int32_t *got = sample(&c);
+    double z[V];
+    for (int i = 0; i < N; i++) {
+        reference_logits(z, &head, x + row[i] * H);
+        double max = z[0];
+        for (int v = 1; v < V; v++)
+            max = fmax(max, z[v]);
+        assert_true(z[got[i]] >= max - 1e-5);
+        assert_int_not_equal(got[i], 31);
+    }
+    assert_int_equal(got[N - 1 - 5], 0);
+    assert_int_equal(got[N - 1 - 6], 9);
+    free(got);
+
+    c.banned = banned;
+    c.eos = eos;
+    c.n_eos = 2;
+    got = sample(&c);
+    for (int i = 0; i < N; i++)
+        assert_false(banned[i] && (got[i] == 9 || got[i] == 4));
+    assert_int_equal(got[N - 1 - 7], 9);  /* row 62: not banned */
+    assert_int_equal(got[N - 1 - 6], 31); /* row 63: banned, so the one that is as good */
+    free(got);
+    free(x);
+    layer_free(&head);
+}
+
+enum { DRAWS = 20000, TOKENS = 41 };
+
+/* Which tokens the filters leave, by falling logit; p [V] becomes the distribution that is left. */
+static void reference_filter(double *p, const double *z, const struct sampling *how, int V,
+                             const int32_t *eos, int n_eos)
+{
+    bool gone[TOKENS] = {false};
+    int order[TOKENS], left = 0;
+    for (int e = 0; e < n_eos; e++)
+        gone[eos[e]] = true;
+    for (int i = 0; i < V; i++) {
+        int best = -1;
+        for (int v = 0; v < V; v++)
+            if (!gone[v] && (best < 0 || z[v] > z[best]))
+                best = v;
+        if (best < 0)
+            break;
+        gone[best] = true;
+        order[left++] = best;
+    }
+    left = how->top_k > 0 && how->top_k < left ? how->top_k : left;
+    double total = 0, sum = 0;
+    for (int v = 0; v < V; v++)
+        p[v] = 0;
+    for (int i = 0; i < left; i++)
+        total += exp((z[order[i]] - z[order[0]]) / how->temperature);
+    int kept = 0;
+    for (; kept < left && (how->top_p >= 1 || sum < how->top_p * total); kept++)
+        sum += p[order[kept]] = exp((z[order[kept]] - z[order[0]]) / how->temperature);
+    for (int v = 0; v < V; v++)
+        p[v] /= sum;
+}
+
+static void check_frequencies(const struct sampling *how, bool ban)
+{
+    enum { H = 8 };
+    static const int32_t eos[] = {2, 11};
+    struct layer head;
+    head_init(&head, TOKENS, H, DTYPE_F32, 1.5f);
+    float *x = ops_random(H, 2, 1);
+    int32_t *row = allocate(DRAWS, sizeof *row), count[TOKENS] = {0};
+    uint32_t *random = allocate(DRAWS, sizeof *random);
+    uint8_t *banned = allocate(DRAWS, 1);
+    const struct rng_key key = rng_key(5, RNG_TEST, 0, 0);
+    for (int i = 0; i < DRAWS; i++)
+        random[i] = rng_word(key, 0, 0, 0, (uint32_t)i);
+    random[0] = 0;
+    random[1] = UINT32_MAX;
+    memset(banned, ban, DRAWS);
+    const struct sample_run c = {&head,  x,      {DRAWS, row, NULL}, *how,
+                                 random, banned, eos,                2};
+    int32_t *got = sample(&c);
+
+    double z[TOKENS], p[TOKENS];
+    reference_logits(z, &head, x);
+    reference_filter(p, z, how, TOKENS, eos, ban ? 2 : 0);
+    for (int i = 0; i < DRAWS; i++) {
+        count[got[i]]++;
+        double below = 0; /* the inverse of the cumulative distribution, in index order */
+        for (int v = 0; v < got[i]; v++)
+            below += p[v];
+        const double at = rng_uniform_double(random[i]);
+        assert_true(at >= below - 1e-5 && at <= below + p[got[i]] + 1e-5);
+    }
+    for (int v = 0; v < TOKENS; v++) {
+        const double deviation = sqrt(DRAWS * p[v] * (1 - p[v]));
+        if (p[v] == 0)
+            assert_int_equal(count[v], 0); /* never what is excluded */
+        else if (fabs(count[v] - DRAWS * p[v]) > 4.5 * deviation + 2)
+            fail_msg("token %d drawn %d times, should be about %.1f", v, count[v], DRAWS * p[v]);
+    }
+    free(got);
+    free(x);
+    free(row);
+    free(random);
+    free(banned);
+    layer_free(&head);
+}
+
+static void test_sample_frequencies(void **state)
+{
+    (void)state;
+    static const struct sampling how[] = {
+        {1, 0, 1},    {0.6f, 0, 1},  {1, 1, 1},        {1, 5, 1},
+        {1.5f, 9, 1}, {1, 0, 0.75f}, {1, 0, 1e-6f},    {0.8f, 12, 0.9f},
+        {1, 100, 1},  {1, 41, 1},    {0.7f, 3, 0.999f},
+    };
+    for (int i = 0; i < (int)(sizeof how / sizeof *how); i++)
+        check_frequencies(&how[i], i % 2 || i == 4);
+}
+
+/* Equal logits at the edge of top-k: the lower index stays. */
+static void test_sample_top_k_ties(void **state)
+{
+    (void)state;
+    enum { V = 20, H = 4, N = 64 };
+    struct layer head;
+    head_init(&head, V, H, DTYPE_F32, 1);
+    const float x[H] = {0};
+    int32_t row[N] = {0};
+    uint32_t random[N];
+    for (int i = 0; i < N; i++)
+        random[i] = (uint32_t)i << 26;
+    struct sample_run c = {&head, x, {N, row, NULL}, {1, 4, 1}, random, NULL, NULL, 0};
+    int32_t *got = sample(&c);
+    for (int i = 0; i < N; i++)
+        assert_int_equal(got[i], i / 16);
+    free(got);
+    layer_free(&head);
+}
+
+/* --- log-probabilities, backward --- */
+
+struct backward {
+    const struct layer *head;
+    const float *x, *dx, *dlogprob, *dentropy;
+    struct head_rows rows;
+    float temperature;
+    const struct batch *b;
+    int64_t n_trained;
+    float limit;
+};
+
+/* out: int64 sum [n_trained], overflow, dx [N][H] */
+static void run_backward(struct backend *be, void *context, void *out)
+{
+    const struct backward *c = context;
+    const int n = c->rows.n, H = c->head->shape.in;
+    struct linear head;
+    layer_put(be, &head, NULL, c->head);
+    int64_t *sum = out;
+    float *dx = (float *)(void *)(sum + c->n_trained + 1), *y = allocate(3 * n, sizeof *y);
+    memcpy(dx, c->dx, (size_t)c->b->n_tokens * (size_t)H * sizeof *dx);
+    struct grads g = {sum, c->n_trained, c->limit, sum + c->n_trained};
+    be->ops->head_logprob(be, y, y + n, y + 2 * n, &head, c->x, H, &c->rows, c->temperature);
+    be->ops->head_logprob_backward(be, dx, c->dlogprob, c->dentropy, y + 2 * n, y + n, &head, c->x,
+                                   H, &c->rows, c->temperature, &g, c->b);
+    free(y);
+}
+
+static size_t backward_bytes(const struct backward *c)
+{
+    return (size_t)(c->n_trained + 1) * sizeof(int64_t) +
+           (size_t)c->b->n_tokens * (size_t)c->head->shape.in * sizeof(float);
+}
+
+/* |got - want| <= bound of the largest |want| */
+static void check_gradient(const char *what, const double *got, const double *want, int64_t n,
+                           double bound)
+{
+    double largest = 0;
+    for (int64_t i = 0; i < n; i++)
+        largest = fmax(largest, fabs(want[i]));
+    for (int64_t i = 0; i < n; i++)
+        if (!(fabs(got[i] - want[i]) <= bound * largest))
+            fail_msg("%s: element %lld is %.9g, should be %.9g (largest %.3g)", what, (long long)i,
+                     got[i], want[i], largest);
+}
+
+static void compare_backward(const struct backward *c, const int64_t *got)
+{
+    const int V = c->head->shape.out, H = c->head->shape.in;
+    const int64_t size = (int64_t)c->b->n_tokens * H, weights = (int64_t)V * H;
+    const float *dx = (const float *)(const void *)(got + c->n_trained + 1);
+    double *dx_want = ops_double(c->dx, size), *dx_got = ops_double(dx, size);
+    double *dw = allocate(weights, sizeof *dw), *dw_got = allocate(weights, sizeof *dw_got);
+    double *z = allocate(2 * V, sizeof *z), *dz = z + V, *w = allocate(weights, sizeof *w);
+    reference_weights(w, &c->head->shape, c->head->rows);
+    for (int i = 0; i < c->rows.n; i++) {
+        const int64_t row = c->rows.row[i];
+        reference_logits(z, c->head, c->x + row * H);
+        reference_head_backward(dz, z, V, c->rows.target[i], c->temperature, c->dlogprob[i],
+                                c->dentropy ? c->dentropy[i] : 0);
+        for (int64_t v = 0; v < V; v++) {
+            for (int k = 0; k < H; k++) {
+                dx_want[row * H + k] += dz[v] * w[v * H + k];
+                dw[v * H + k] += dz[v] * c->x[row * H + k];
+            }
+        }
+    }
+    check_gradient("dx", dx_got, dx_want, size, 1e-5);
+    for (int64_t i = 0; c->n_trained > 0 && i < weights; i++)
+        dw_got[i] = (double)got[c->head->shape.offset_weight + i] * 0x1p-48;
+    if (c->n_trained > 0)
+        check_gradient("dW", dw_got, dw, weights, 1e-5);
+    assert_int_equal(got[c->n_trained], 0);
+    free(dx_want);
+    free(dx_got);
+    free(dw);
+    free(dw_got);
+    free(z);
+    free(w);
+}
+
+/* Sequence by sequence, the last first: the same dx, and the same sums in all. */
+static void check_sequences(const struct backward *c, const int64_t *got)
+{
+    const int64_t H = c->head->shape.in;
+    const float *dx = (const float *)(const void *)(got + c->n_trained + 1);
+    int64_t *total = allocate(c->n_trained, sizeof *total);
+    int end = c->rows.n;
+    for (int s = c->b->n_seqs - 1; s >= 0; s--) {
+        const int start = c->b->start[s], length = c->b->start[s + 1] - start;
+        int32_t *row = allocate(length, sizeof *row);
+        int first = end;
+        while (first > 0 && c->rows.row[first - 1] >= start)
+            first--;
+        for (int i = first; i < end; i++)
+            row[i - first] = c->rows.row[i] - start;
+        struct batch one = ops_batch(&length, 1);
+        struct backward alone = *c;
+        alone.b = &one;
+        alone.x = c->x + start * H;
+        alone.dx = c->dx + start * H;
+        alone.dlogprob = c->dlogprob + first;
+        alone.dentropy = c->dentropy ? c->dentropy + first : NULL;
+        alone.rows = (struct head_rows){end - first, row, c->rows.target + first};
+        int64_t *part = ops_once(run_backward, &alone, backward_bytes(&alone), 2);
+        assert_memory_equal(part + c->n_trained + 1, dx + start * H,
+                            (size_t)(length * H) * sizeof *dx);
+        for (int64_t i = 0; i < c->n_trained; i++)
+            total[i] += part[i];
+        free(part);
+        free(row);
+        ops_batch_free(&one);
+        end = first;
+    }
+    assert_memory_equal(total, got, (size_t)c->n_trained * sizeof *total);
+    free(total);
+}
+
+static void check_backward(int V, int H, enum dtype dtype, float temperature, bool entropy,
+                           bool master)
+{
+    static const int length[] = {7, 1, 90, 12}; /* 90: more rows than are done at once */
+    struct batch b = ops_batch(length, 4);
+    const int64_t N = b.n_tokens;
+    struct layer head;
+    head_init(&head, V, H, dtype, 2);
+    if (master) {
+        head.shape.master = head.rows;
+        head.shape.offset_weight = 5;
+    }
+    float *x = ops_random(N * H, 2, 1), *dx = ops_random(N * H, 4, 0.1f),
+          *d = ops_random(2 * N, 6, 1);
+    int32_t *row = allocate(N, sizeof *row), *target = allocate(N, sizeof *target), n = 0;
+    for (int32_t i = 0; i < N; i++) {
+        if (i % 5 == 3) /* not asked for: dx stays */
+            continue;
+        d[n] = n % 7 == 2 ? 0 : d[n];
+        d[N + n] = n % 7 == 2 || n % 3 == 1 ? 0 : d[N + n];
+        row[n] = i;
+        target[n++] = i * 11 % V;
+    }
+    struct backward c = {
+        .head = &head,
+        .x = x,
+        .dx = dx,
+        .dlogprob = d,
+        .dentropy = entropy ? d + N : NULL,
+        .rows = {n, row, target},
+        .temperature = temperature,
+        .b = &b,
+        .n_trained = master ? 5 + (int64_t)V * H : 0,
+        .limit = 64,
+    };
+    int64_t *got = ops_same_bits(run_backward, &c, backward_bytes(&c));
+    compare_backward(&c, got);
+    check_sequences(&c, got);
+    const float *dx_got = (const float *)(const void *)(got + c.n_trained + 1);
+    for (int64_t i = 3; i < N; i += 5) /* rows that are not asked for */
+        assert_memory_equal(dx_got + i * H, dx + i * H, (size_t)H * sizeof *dx);
+    for (int64_t i = 2; i < n; i += 7) /* rows without a gradient */
+        assert_memory_equal(dx_got + row[i] * H, dx + row[i] * H, (size_t)H * sizeof *dx);
+    free(got);
+    free(x);
+    free(dx);
+    free(d);
+    free(row);
+    free(target);
+    layer_free(&head);
+    ops_batch_free(&b);
+}
+
+static void test_logprob_backward(void **state)
+{
+    (void)state;
+    static const int shape[][2] = {{2, 1}, {33, 7}, {64, 20}, {530, 18}};
+    for (int i = 0; i < 4; i++) {
+        const int V = shape[i][0], H = shape[i][1];
+        check_backward(V, H, DTYPE_F32, 1, false, false);
+        check_backward(V, H, DTYPE_F32, 0.7f, true, true);
+        check_backward(V, H, DTYPE_F32, 1, false, true);
+        check_backward(V, H, DTYPE_F16, 1.3f, true, false);
+        check_backward(V, H, DTYPE_BF16, 1, true, false);
+    }
+}
+
+/* A contribution of the limit's size is left out; the lowest of its elements is named. */
+static void test_logprob_backward_refuses_large_contributions(void **state)
+{
+    (void)state;
+    enum { V = 20, H = 3 };
+    static const int length[] = {2};
+    static const int32_t row[] = {0, 1}, target[] = {4, 9};
+    static const float d[] = {0, 1e6f}, dx[2 * H];
+    struct batch b = ops_batch(length, 1);
+    struct layer head;
+    head_init(&head, V, H, DTYPE_F32, 0);
+    head.shape.master = head.rows; /* zeros: p is 1 / V */
+    head.shape.offset_weight = 2;
+    const float x[2 * H] = {1, 1, 1, 0, 1, 1e-6f};
+    struct backward c = {&head,  x, dx, d, NULL, {2, row, target}, 1, &b, 2 + V * H, 100};
+    int64_t *got = ops_same_bits(run_backward, &c, backward_bytes(&c));
+    assert_int_equal(got[2 + V * H], 1 + 2 + 1); /* token 0, second input */
+    assert_int_equal(got[2 + 9 * H], 0);
+    assert_int_equal(got[2 + 9 * H + 1], 0);
+    assert_true(fabs((double)got[2 + 9 * H + 2] * 0x1p-48 - 0.95) < 1e-5);
+    free(got);
+    layer_free(&head);
+    ops_batch_free(&b);
+}
+
+/* The reference's derivative is the central difference. */
+static void test_reference_slope(void **state)
+{
+    (void)state;
+    enum { V = 9 };
+    float *x = ops_random(V, 1, 2);
+    double *z = ops_double(x, V), dz[V];
+    reference_head_backward(dz, z, V, 3, 0.7, 1.3, -0.4);
+    for (int v = 0; v < V; v++) {
+        const double middle = z[v], step = 1e-5;
+        struct reference_statistics side[2];
+        for (int i = 0; i < 2; i++) {
+            z[v] = middle + (i ? step : -step);
+            side[i] = reference_head(z, V, 3, 0.7);
+        }
+        z[v] = middle;
+        const double slope = (1.3 * (side[1].logprob - side[0].logprob) -
+                              0.4 * (side[1].entropy - side[0].entropy)) /
+                             (2 * step);
+        assert_true(fabs(slope - dz[v]) < 1e-8);
+    }
+    free(x);
+    free(z);
+}
+
+/* --- embedding --- */
+
+struct embed {
+    const struct layer *table;
+    const struct batch *b;
+    const float *dx;
+};
+
+/* out: int64 sum [3 + V * H], overflow, y [N][H] */
+static void run_embed(struct backend *be, void *context, void *out)
+{
+    const struct embed *c = context;
+    const int64_t n = 3 + (int64_t)c->table->shape.out * c->table->shape.in;
+    struct linear table;
+    layer_put(be, &table, NULL, c->table);
+    int64_t *sum = out;
+    struct grads g = {sum, n, 100, sum + n};
+    be->ops->embed(be, (float *)(void *)(sum + n + 1), &table, c->b);
+    be->ops->embed_backward(be, c->dx, table.in, 3, c->b, &g);
+}
+
+static void test_embed(void **state)
+{
+    (void)state;
+    static const enum dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    static const int length[] = {4, 9}, shape[][2] = {{1, 1}, {19, 7}, {50, 40}};
+    for (int i = 0; i < 9; i++) {
+        const int V = shape[i / 3][0], H = shape[i / 3][1];
+        const int64_t n_trained = 3 + (int64_t)V * H;
+        struct batch b = ops_batch(length, 2);
+        int32_t id[13];
+        for (int t = 0; t < 13; t++)
+            id[t] = t * t % V; /* some ids come twice */
+        b.id = (int32_t *)memcpy((void *)(uintptr_t)b.id, id, sizeof id);
+        struct layer table;
+        head_init(&table, V, H, types[i % 3], 1);
+        float *dx = ops_random(13 * H, 8, 1);
+        const struct embed c = {&table, &b, dx};
+        const size_t bytes = (size_t)(n_trained + 1) * 8 + (size_t)H * 13 * 4;
+        int64_t *got = ops_same_bits(run_embed, (void *)(uintptr_t)&c, bytes);
+        const float *y = (const float *)(const void *)(got + n_trained + 1);
+        double *w = allocate((int64_t)V * H, sizeof *w);
+        int64_t *sum = allocate(n_trained, sizeof *sum);
+        reference_weights(w, &table.shape, table.rows);
+        for (int t = 0; t < 13; t++) {
+            for (int k = 0; k < H; k++) {
+                assert_true(y[t * H + k] == w[id[t] * H + k]);
+                sum[3 + id[t] * H + k] += (int64_t)rint((double)dx[t * H + k] * 0x1p48);
+            }
+        }
+        assert_memory_equal(sum, got, (size_t)(n_trained + 1) * sizeof *sum);
+        free(w);
+        free(sum);
+        free(got);
+        free(dx);
+        layer_free(&table);
+        ops_batch_free(&b);
+    }
+}
+
+/* --- scalar head --- */
+
+struct scalar {
+    const float *w, *x, *dx, *dvalue; /* w [H], then the bias */
+    struct head_rows rows;
+    const struct batch *b;
+    int H;
+};
+
+/* out: int64 sum [2 + H + 1], overflow, dx [N][H], value [n] */
+static void run_scalar(struct backend *be, void *context, void *out)
+{
+    const struct scalar *c = context;
+    const int64_t n = 2 + c->H + 1, size = (int64_t)c->b->n_tokens * c->H;
+    int64_t *sum = out;
+    float *dx = (float *)(void *)(sum + n + 1);
+    struct grads g = {sum, n, 100, sum + n};
+    memcpy(dx, c->dx, (size_t)size * sizeof *dx);
+    be->ops->scalar_head(be, dx + size, c->w, c->w + c->H, c->x, c->H, &c->rows);
+    be->ops->scalar_head_backward(be, dx, c->dvalue, c->w, c->x, c->H, &c->rows, &g, 2, c->b);
+}
+
+static size_t scalar_bytes(const struct scalar *c)
+{
+    return (size_t)(c->H + 4) * 8 + ((size_t)c->b->n_tokens * (size_t)c->H + (size_t)c->rows.n) * 4;
+}
+
+/* Each sequence alone: the same values and dx; the sums add up. */
+static void check_scalar_sequences(const struct scalar *c, const int64_t *got, const float *dx,
+                                   const float *value)
+{
+    int64_t *total = allocate(c->H + 4, sizeof *total);
+    for (int s = c->b->n_seqs - 1; s >= 0; s--) {
+        const int64_t H = c->H, start = c->b->start[s];
+        const int length = c->b->start[s + 1] - (int)start;
+        int first = 0, n = 0, row[64];
+        for (int i = 0; i < c->rows.n; i++) {
+            const int at = c->rows.row[i] - (int)start;
+            first += at < 0;
+            if (at >= 0 && at < length)
+                row[n++] = at;
+        }
+        struct batch one = ops_batch(&length, 1);
+        struct scalar alone = {c->w,          c->x + start * H,    c->dx + start * H,
+                               c->dvalue + first, {n, row, NULL}, &one, c->H};
+        int64_t *part = ops_once(run_scalar, &alone, scalar_bytes(&alone), 2);
+        const float *part_dx = (const float *)(const void *)(part + H + 4);
+        assert_memory_equal(part_dx, dx + start * H, (size_t)(length * H) * sizeof *dx);
+        assert_memory_equal(part_dx + length * H, value + first, (size_t)n * sizeof *value);
+        for (int i = 0; i < H + 4; i++)
+            total[i] += part[i];
+        free(part);
+        ops_batch_free(&one);
+    }
+    assert_memory_equal(total, got, (size_t)(c->H + 4) * sizeof *total);
+    free(total);
+}
+
+static void check_scalar(int H)
+{
+    static const int length[] = {5, 1, 30};
+    struct batch b = ops_batch(length, 3);
+    const int64_t N = b.n_tokens;
+    float *v = ops_random((2 * N + 1) * H + 1 + N, 3, 1);
+    int32_t row[36], n = 0;
+    for (int i = 0; i < N; i++)
+        if (i % 4 != 1)
+            row[n++] = i;
+    const struct scalar c = {v + 2 * N * H, v, v + N * H, v + (2 * N + 1) * H + 1, {n, row, NULL},
+                             &b,            H};
+    int64_t *got = ops_same_bits(run_scalar, (void *)(uintptr_t)&c, scalar_bytes(&c));
+    const float *dx = (const float *)(const void *)(got + H + 4), *value = dx + N * H;
+    double *want = allocate(n, sizeof *want), *dx_want = ops_double(c.dx, N * H);
+    double *dw = allocate(H + 1, sizeof *dw), *dw_got = allocate(H + 1, sizeof *dw_got);
+    for (int i = 0; i < n; i++) {
+        want[i] = c.w[H];
+        dw[H] += c.dvalue[i];
+        for (int k = 0; k < H; k++) {
+            want[i] += (double)c.w[k] * c.x[row[i] * H + k];
+            dx_want[row[i] * H + k] += (double)c.dvalue[i] * c.w[k];
+            dw[k] += (double)c.dvalue[i] * c.x[row[i] * H + k];
+        }
+    }
+    for (int k = 0; k <= H; k++)
+        dw_got[k] = (double)got[2 + k] * 0x1p-48;
+    ops_close("value", value, want, n, 1e-5);
+    ops_close("dx", dx, dx_want, N * H, 1e-5);
+    check_gradient("dw and dbias", dw_got, dw, H + 1, 1e-5);
+    assert_int_equal(got[0] | got[1] | got[H + 3], 0);
+    check_scalar_sequences(&c, got, dx, value);
+    free(got);
+    free(want);
+    free(dx_want);
+    free(dw);
+    free(dw_got);
+    free(v);
+    ops_batch_free(&b);
+}
+
+static void test_scalar_head(void **state)
+{
+    (void)state;
+    static const int H[] = {1, 7, 16, 33, 768};
+    for (int i = 0; i < 5; i++)
+        check_scalar(H[i]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_logprob),
+        cmocka_unit_test(test_logprob_of_a_sure_row),
+        cmocka_unit_test(test_sample_greedy),
+        cmocka_unit_test(test_sample_frequencies),
+        cmocka_unit_test(test_sample_top_k_ties),
+        cmocka_unit_test(test_logprob_backward),
+        cmocka_unit_test(test_logprob_backward_refuses_large_contributions),
+        cmocka_unit_test(test_reference_slope),
+        cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_scalar_head),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

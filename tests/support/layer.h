@@ -1,0 +1,23 @@
+/* Linear layers of random numbers for tests: described once, stored anew in each backend that a test opens. */
+#ifndef RLHF_TESTS_SUPPORT_LAYER_H
+#define RLHF_TESTS_SUPPORT_LAYER_H
+
+#include "backend.h"
+
+/* shape.weight, .absmax and the adapter's packed copies are NULL here; layer_put fills them in its copy. */
+struct layer {
+    struct linear shape;
+    struct lora adapter; /* r 0: none; else shape.adapter[0] */
+    float *rows;         /* [out][in] */
+    float *values;       /* what bias and adapter point to */
+};
+
+/* Numbers of about 1 / sqrt(in). The result must stay where it is; layer_free frees what it holds. */
+void layer_init(struct layer *y, int out, int in, enum dtype dtype, enum matmul matmul, bool bias,
+                int r, unsigned seed);
+void layer_free(struct layer *y);
+
+/* The layer in memory of the backend, in l and (r > 0) adapter, which l points to then. */
+void layer_put(struct backend *be, struct linear *l, struct lora *adapter, const struct layer *from);
+
+#endif
