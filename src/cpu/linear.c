@@ -1,7 +1,7 @@
 /* Linear layers forward: base product by format, adapters, bias; packing. product.h has the order of sums. */
 #include "cpu/linear.h"
 
-static size_t panel_bytes(enum dtype t, int in)
+size_t CPU(panel_bytes)(enum dtype t, int in)
 {
     return t == DTYPE_I8 ? (size_t)padded4(in) * LANES : (size_t)in * LANES * dtype_bytes(t);
 }
@@ -9,18 +9,18 @@ static size_t panel_bytes(enum dtype t, int in)
 size_t CPU(linear_weight_bytes)(struct backend *be, const struct linear *l)
 {
     (void)be;
-    return (size_t)panels_of(l->out) * panel_bytes(l->dtype, l->in);
+    return (size_t)panels_of(l->out) * CPU(panel_bytes)(l->dtype, l->in);
 }
 
 static size_t lora_a_bytes(const struct linear *l, int r)
 {
-    return (size_t)panels_of(r) * panel_bytes(DTYPE_F32, l->in);
+    return (size_t)panels_of(r) * CPU(panel_bytes)(DTYPE_F32, l->in);
 }
 
 size_t CPU(lora_packed_bytes)(struct backend *be, const struct linear *l, int r)
 {
     (void)be;
-    return lora_a_bytes(l, r) + (size_t)panels_of(l->out) * panel_bytes(DTYPE_F32, r);
+    return lora_a_bytes(l, r) + (size_t)panels_of(l->out) * CPU(panel_bytes)(DTYPE_F32, r);
 }
 
 static void put_float(void *weight, enum dtype t, int64_t at, float value)
@@ -72,33 +72,57 @@ static void put_codes(struct linear *l, const float *row, int o)
         codes[code_at(o, k, l->in)] = code_of(row[k], factor);
 }
 
+static void put_row(struct linear *l, const float *row, int o)
+{
+    if (l->dtype == DTYPE_I8) {
+        put_codes(l, row, o);
+        return;
+    }
+    for (int k = 0; k < l->in; k++)
+        put_float(l->weight, l->dtype, panel_at(o, k, l->in), row[k]);
+}
+
+/* A thread takes whole panels: rows of one lie in the same cache lines. */
 void CPU(linear_put_rows)(struct backend *be, struct linear *l, const float *rows, int first, int n)
 {
-    (void)be;
-    for (int i = 0; i < n; i++) {
-        const float *row = rows + (int64_t)i * l->in;
-        if (l->dtype == DTYPE_I8) {
-            put_codes(l, row, first + i);
-            continue;
-        }
-        for (int k = 0; k < l->in; k++)
-            put_float(l->weight, l->dtype, panel_at(first + i, k, l->in), row[k]);
+    const int end = first + n;
+#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * l->in >= PARALLEL_PRODUCT)
+    for (int p = first / LANES; p < (end + LANES - 1) / LANES; p++) {
+        const int low = p * LANES > first ? p * LANES : first, high = (p + 1) * LANES < end ? (p + 1) * LANES : end;
+        for (int o = low; o < high; o++)
+            put_row(l, rows + (int64_t)(o - first) * l->in, o);
+    }
+}
+
+void CPU(weight_row)(float *y, const struct linear *l, int o)
+{
+    const int in = l->in;
+    if (l->dtype == DTYPE_F32) {
+        const float *w = (const float *)l->weight + panel_at(o, 0, in);
+        for (int k = 0; k < in; k++)
+            y[k] = w[(int64_t)k * LANES];
+        return;
+    }
+    if (l->dtype == DTYPE_I8) {
+        for (int k = 0; k < in; k++)
+            y[k] = (float)((const int8_t *)l->weight)[code_at(o, k, in)] * (l->absmax[o] / 127.0f);
+        return;
+    }
+    const uint16_t *w = (const uint16_t *)l->weight + panel_at(o, 0, in);
+    for (int k = 0; k < in; k += LANES) {
+        const int n = in - k < LANES ? in - k : LANES;
+        uint16_t part[LANES] = {0};
+        for (int i = 0; i < n; i++)
+            part[i] = w[(int64_t)(k + i) * LANES];
+        v16_store_part(y + k, product_load(l->dtype, part, 0), n);
     }
 }
 
 void CPU(linear_get_rows)(struct backend *be, const struct linear *l, float *rows, int first, int n)
 {
-    (void)be;
-    for (int i = 0; i < n; i++) {
-        for (int k = 0; k < l->in; k++) {
-            int64_t at = panel_at(first + i, k, l->in);
-            float *y = &rows[(int64_t)i * l->in + k];
-            if (l->dtype == DTYPE_I8)
-                *y = (float)((const int8_t *)l->weight)[code_at(first + i, k, l->in)] * (l->absmax[first + i] / 127.0f);
-            else
-                floats_from(y, (const char *)l->weight + at * (int64_t)dtype_bytes(l->dtype), l->dtype, 1);
-        }
-    }
+#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * l->in >= PARALLEL_PRODUCT)
+    for (int i = 0; i < n; i++)
+        CPU(weight_row)(rows + (int64_t)i * l->in, l, first + i);
 }
 
 static void pack_floats(float *panels, const float *w, int out, int in)
@@ -149,7 +173,7 @@ static void product_panels(float *y, int64_t ldy, const float *x, int64_t ldx, c
                            int64_t p, int C, const struct epilogue *e)
 {
     const int64_t next = t == DTYPE_I8 ? padded4(K) * LANES : (int64_t)K * LANES;
-    const char *panel = (const char *)w + (size_t)p * panel_bytes(t, K);
+    const char *panel = (const char *)w + (size_t)p * CPU(panel_bytes)(t, K);
     for (int row = 0; row < N;) {
         int most = C > 1 ? 4 / C : ROW_TILE, R = N - row < most ? N - row : most;
         v16 total[16];
@@ -172,7 +196,7 @@ static void product_expanded(float *y, int64_t ldy, const float *x, int64_t ldx,
                              int N, int64_t p, const struct epilogue *e)
 {
     float block[K_BLOCK * LANES];
-    const char *panel = (const char *)w + (size_t)p * panel_bytes(t, K);
+    const char *panel = (const char *)w + (size_t)p * CPU(panel_bytes)(t, K);
     const int o = (int)p * LANES, n = out - o < LANES ? out - o : LANES;
     for (int first = 0; first < K; first += K_BLOCK) {
         const int length = K - first < K_BLOCK ? K - first : K_BLOCK;

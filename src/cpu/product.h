@@ -75,6 +75,39 @@ static inline void product_load_codes(v16 out[4], const int8_t *w, int64_t g)
     }
 }
 
+#if defined __has_builtin
+#if __has_builtin(__builtin_shufflevector)
+#define TRANSPOSE_BY_SHUFFLES
+#endif
+#endif
+
+/* to[j][i] = from[i][j] of 4 x 4 floats */
+static inline void transpose4(float *to, int64_t ldt, const float *from, int64_t ldf)
+{
+#ifdef TRANSPOSE_BY_SHUFFLES
+    typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+    const four a = *(const four *)from, b = *(const four *)(from + ldf);
+    const four c = *(const four *)(from + 2 * ldf), d = *(const four *)(from + 3 * ldf);
+    const four ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const four cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    *(four *)to = __builtin_shufflevector(ab0, cd0, 0, 1, 4, 5);
+    *(four *)(to + ldt) = __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7);
+    *(four *)(to + 2 * ldt) = __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5);
+    *(four *)(to + 3 * ldt) = __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7);
+#else
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++)
+            to[j * ldt + i] = from[i * ldf + j];
+#endif
+}
+
+static inline void transpose16(float *to, int64_t ldt, const float *from, int64_t ldf)
+{
+    for (int i = 0; i < LANES; i += 4)
+        for (int j = 0; j < LANES; j += 4)
+            transpose4(to + j * ldt + i, ldt, from + i * ldf + j, ldf);
+}
+
 /* Inputs first .. first + n - 1 of a panel as floats [n][16]; first is a multiple of 4. Codes stay codes. */
 static inline void expand_panel(float *out, const void *panel, enum dtype t, int first, int n)
 {
