@@ -60,7 +60,8 @@ static int sync_backend(struct backend *be)
 static size_t workspace_bytes(struct backend *be, int max_tokens, int max_in, int max_out, int max_seq, int head_dim,
                               int vocab)
 {
-    size_t linear = CPU(linear_workspace)(max_tokens, max_in, max_out), head = CPU(head_workspace)(max_in, vocab);
+    size_t linear = CPU(linear_workspace)(max_tokens, max_in, max_out);
+    size_t head = CPU(head_workspace)(cpu_state(be)->threads, max_in, vocab);
     size_t attention = CPU(attention_workspace)(max_seq, head_dim) * (size_t)cpu_state(be)->threads;
     size_t norm = CPU(norm_workspace)(max_tokens);
     size_t most = linear > head ? linear : head;

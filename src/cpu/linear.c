@@ -23,12 +23,17 @@ size_t CPU(lora_packed_bytes)(struct backend *be, const struct linear *l, int r)
     return lora_a_bytes(l, r) + (size_t)panels_of(l->out) * CPU(panel_bytes)(DTYPE_F32, r);
 }
 
-static void put_float(void *weight, enum dtype t, int64_t at, float value)
+/* n <= 16 floats to elements at .. of a floating weight */
+static void put_part(void *weight, enum dtype t, int64_t at, const float *x, int n)
 {
+    uint16_t *h = (uint16_t *)weight + at;
     if (t == DTYPE_F32)
-        ((float *)weight)[at] = value;
+        memcpy((float *)weight + at, x, (size_t)n * sizeof *x);
+    else if (n == LANES)
+        halves_store(t, h, x);
     else
-        ((uint16_t *)weight)[at] = t == DTYPE_F16 ? half_from_float(value) : bf16_from_float(value);
+        for (int i = 0; i < n; i++)
+            h[i] = t == DTYPE_F16 ? half_from_float(x[i]) : bf16_from_float(x[i]);
 }
 
 /* Element k of output o in floating panels. */
@@ -42,10 +47,38 @@ static int64_t code_at(int o, int k, int in)
     return (int64_t)(o / LANES) * padded4(in) * LANES + (int64_t)(k / 4) * 64 + (o % LANES) * 4 + k % 4;
 }
 
-/* The larger of absmax and a >= 0; not a number where one of them is not. */
-static float grow_absmax(float absmax, float a)
+/* Magnitudes as integers: they order as the floats do, infinity and NaN last. */
+enum { INFINITE = 0x7f800000 };
+
+static int32_t magnitude_bits(float x)
 {
-    return a > absmax || a != a ? a : absmax;
+    int32_t bits;
+    memcpy(&bits, &x, 4);
+    return bits & 0x7fffffff;
+}
+
+/* The largest |x|, not a number where one of them is not. Those of at least the limit are passed over; limit INFINITE + 1: none. */
+static float row_absmax(const float *x, int n, int32_t limit)
+{
+    ivec most = {0};
+    int32_t lanes[VECTOR_LANES], max = 0;
+    int i = 0;
+    for (; i + VECTOR_LANES <= n; i += VECTOR_LANES) {
+        const ivec bits = (ivec)*(const vec_anywhere *)(x + i) & 0x7fffffff;
+        const ivec kept = bits & ((bits < limit) | (bits > INFINITE));
+        most = (kept & (kept > most)) | (most & ~(kept > most));
+    }
+    memcpy(lanes, &most, sizeof lanes);
+    for (int j = 0; j < VECTOR_LANES; j++)
+        max = lanes[j] > max ? lanes[j] : max;
+    for (; i < n; i++) {
+        const int32_t bits = magnitude_bits(x[i]);
+        if ((bits < limit || bits > INFINITE) && bits > max)
+            max = bits;
+    }
+    float absmax;
+    memcpy(&absmax, &max, 4);
+    return absmax;
 }
 
 /* 127 / absmax, or 0 for rows whose codes are all 0: zeros, too small for a finite factor, or not finite. The last come
@@ -55,31 +88,66 @@ static float code_factor(float absmax)
     return absmax >= 0x1p-120f && absmax < INFINITY ? 127.0f / absmax : 0;
 }
 
-static int8_t code_of(float x, float factor)
+/* code[i] = x[i] * factor rounded half to even; 0 where |x| is at least the limit. Adding 1.5 * 2^23 leaves the integer in the
+ * low bits. */
+static void code_row(int8_t *code, const float *x, int n, float factor, int32_t limit)
 {
-    return factor > 0 ? (int8_t)rintf(x * factor) : 0;
-}
-
-static void put_codes(struct linear *l, const float *row, int o)
-{
-    int8_t *codes = l->weight;
-    float absmax = 0;
-    for (int k = 0; k < l->in; k++)
-        absmax = grow_absmax(absmax, fabsf(row[k]));
-    l->absmax[o] = absmax;
-    const float factor = code_factor(absmax);
-    for (int k = 0; k < l->in; k++)
-        codes[code_at(o, k, l->in)] = code_of(row[k], factor);
-}
-
-static void put_row(struct linear *l, const float *row, int o)
-{
-    if (l->dtype == DTYPE_I8) {
-        put_codes(l, row, o);
+    if (factor == 0) {
+        memset(code, 0, (size_t)n);
         return;
     }
-    for (int k = 0; k < l->in; k++)
-        put_float(l->weight, l->dtype, panel_at(o, k, l->in), row[k]);
+    for (int i = 0; i < n; i += LANES) {
+        const int left = n - i < LANES ? n - i : LANES;
+        const v16 a = left == LANES ? v16_load(x + i) : v16_load_part(x + i, left);
+        const v16 y = v16_add(v16_mul(a, v16_all(factor)), v16_all(12582912.0f));
+        int32_t bits[LANES];
+        V16_PARTS(j)
+        {
+            const ivec in = ((ivec)a.part[j] & 0x7fffffff) < limit, kept = (ivec)y.part[j] & in;
+            memcpy(bits + j * VECTOR_LANES, &kept, sizeof kept);
+        }
+        if (left == LANES)
+            for (int j = 0; j < LANES; j++)
+                code[i + j] = (int8_t)bits[j];
+        else
+            for (int j = 0; j < left; j++)
+                code[i + j] = (int8_t)bits[j];
+    }
+}
+
+/* Codes of outputs o .. o + n - 1, all in one panel. */
+static void put_codes(struct linear *l, const float *rows, int o, int n)
+{
+    int8_t *panel = (int8_t *)l->weight + (int64_t)(o / LANES) * padded4(l->in) * LANES + o % LANES * 4;
+    for (int i = 0; i < n; i++) {
+        const float *row = rows + (int64_t)i * l->in;
+        const float absmax = row_absmax(row, l->in, INFINITE + 1), factor = code_factor(absmax);
+        l->absmax[o + i] = absmax;
+        for (int first = 0; first < l->in; first += K_BLOCK) {
+            int8_t code[K_BLOCK + 4] = {0};
+            const int length = l->in - first < K_BLOCK ? l->in - first : K_BLOCK;
+            code_row(code, row + first, length, factor, INFINITE + 1);
+            for (int k = 0; k < length; k += 4)
+                memcpy(panel + (int64_t)(first + k) * LANES + 4 * i, code + k, 4);
+        }
+    }
+}
+
+/* Floats of outputs o .. o + n - 1, all in one panel: blocks of 16 inputs are turned over. */
+static void put_floats(struct linear *l, const float *rows, int o, int n)
+{
+    for (int k = 0; k < l->in; k += LANES) {
+        const int length = l->in - k < LANES ? l->in - k : LANES;
+        float block[LANES * LANES]; /* [k][o] */
+        if (n == LANES && length == LANES)
+            transpose16(block, LANES, rows + k, l->in);
+        else
+            for (int i = 0; i < n; i++)
+                for (int j = 0; j < length; j++)
+                    block[j * LANES + i] = rows[(int64_t)i * l->in + k + j];
+        for (int j = 0; j < length; j++)
+            put_part(l->weight, l->dtype, panel_at(o, k + j, l->in), block + j * LANES, n);
+    }
 }
 
 /* A thread takes whole panels: rows of one lie in the same cache lines. */
@@ -89,8 +157,11 @@ void CPU(linear_put_rows)(struct backend *be, struct linear *l, const float *row
 #pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * l->in >= PARALLEL_PRODUCT)
     for (int p = first / LANES; p < (end + LANES - 1) / LANES; p++) {
         const int low = p * LANES > first ? p * LANES : first, high = (p + 1) * LANES < end ? (p + 1) * LANES : end;
-        for (int o = low; o < high; o++)
-            put_row(l, rows + (int64_t)(o - first) * l->in, o);
+        const float *from = rows + (int64_t)(low - first) * l->in;
+        if (l->dtype == DTYPE_I8)
+            put_codes(l, from, low, high - low);
+        else
+            put_floats(l, from, low, high - low);
     }
 }
 
@@ -114,7 +185,7 @@ void CPU(weight_row)(float *y, const struct linear *l, int o)
         uint16_t part[LANES] = {0};
         for (int i = 0; i < n; i++)
             part[i] = w[(int64_t)(k + i) * LANES];
-        v16_store_part(y + k, product_load(l->dtype, part, 0), n);
+        v16_store_part(y + k, halves_load(l->dtype, part), n);
     }
 }
 
@@ -125,11 +196,10 @@ void CPU(linear_get_rows)(struct backend *be, const struct linear *l, float *row
         CPU(weight_row)(rows + (int64_t)i * l->in, l, first + i);
 }
 
-static void pack_floats(float *panels, const float *w, int out, int in)
+static void pack_floats(struct backend *be, void *panels, const float *w, int out, int in)
 {
-    for (int o = 0; o < out; o++)
-        for (int k = 0; k < in; k++)
-            panels[panel_at(o, k, in)] = w[(int64_t)o * in + k];
+    struct linear l = {.out = out, .in = in, .dtype = DTYPE_F32, .weight = panels};
+    CPU(linear_put_rows)(be, &l, w, 0, out);
 }
 
 void CPU(linear_refresh)(struct backend *be, struct linear *l)
@@ -141,8 +211,8 @@ void CPU(linear_refresh)(struct backend *be, struct linear *l)
         if (!a)
             continue;
         a->b_packed = (char *)a->a_packed + lora_a_bytes(l, a->r);
-        pack_floats(a->a_packed, a->a, a->r, l->in);
-        pack_floats(a->b_packed, a->b, l->out, a->r);
+        pack_floats(be, a->a_packed, a->a, a->r, l->in);
+        pack_floats(be, a->b_packed, a->b, l->out, a->r);
     }
 }
 
@@ -266,22 +336,19 @@ struct codes {
 static void quantise_rows(struct backend *be, const struct codes *q, const float *x, int K, int N, float threshold)
 {
     const int64_t room = padded4(K);
+    const int32_t limit = threshold > 0 ? magnitude_bits(threshold) : INFINITE + 1;
 #pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)N * K >= PARALLEL_PRODUCT)
     for (int n = 0; n < N; n++) {
         const float *row = x + (int64_t)n * K;
         int8_t *code = q->code + n * room;
         int32_t found = 0;
-        float absmax = 0;
-        for (int k = 0; k < K; k++) {
-            float a = fabsf(row[k]);
-            if (threshold > 0 && a >= threshold)
+        for (int k = 0; threshold > 0 && k < K; k++) {
+            const int32_t bits = magnitude_bits(row[k]);
+            if (bits >= limit && bits <= INFINITE)
                 q->outlier[(int64_t)n * K + found++] = k;
-            else
-                absmax = grow_absmax(absmax, a);
         }
-        const float factor = code_factor(absmax);
-        for (int k = 0; k < K; k++)
-            code[k] = threshold > 0 && fabsf(row[k]) >= threshold ? 0 : code_of(row[k], factor);
+        const float absmax = row_absmax(row, K, limit);
+        code_row(code, row, K, code_factor(absmax), limit);
         for (int64_t k = K; k < room; k++)
             code[k] = 0;
         q->absmax[n] = absmax;

@@ -31,12 +31,9 @@ static inline int64_t padded4(int k)
     return (k + 3) / 4 * 4;
 }
 
-static inline v16 product_load(enum dtype t, const void *w, int64_t at)
+/* 16 elements of a 16-bit type */
+static inline v16 halves_load(enum dtype t, const uint16_t *h)
 {
-    if (t == DTYPE_F32)
-        return v16_load((const float *)w + at);
-    const uint16_t *h = (const uint16_t *)w + at;
-    v16 y;
     if (t == DTYPE_BF16) {
         float f[LANES];
         for (int i = 0; i < LANES; i++) {
@@ -46,19 +43,51 @@ static inline v16 product_load(enum dtype t, const void *w, int64_t at)
         return v16_load(f);
     }
 #if defined __AVX512F__
-    y.part[0] = (vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)h));
+    return (v16){{(vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)h))}};
 #elif defined __F16C__
+    v16 y;
     V16_PARTS(i)
     {
         y.part[i] = (vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(h + 8 * i)));
     }
+    return y;
 #else
     float f[LANES];
     for (int i = 0; i < LANES; i++)
         f[i] = half_to_float(h[i]);
-    y = v16_load(f);
+    return v16_load(f);
 #endif
-    return y;
+}
+
+/* 16 floats rounded half to even to a 16-bit type, with half_from_float's and bf16_from_float's bits. */
+static inline void halves_store(enum dtype t, uint16_t *h, const float *x)
+{
+    if (t == DTYPE_BF16) {
+        for (int i = 0; i < LANES; i++) {
+            uint32_t bits;
+            memcpy(&bits, &x[i], 4);
+            const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16, nan = bits >> 16 | 0x40;
+            h[i] = (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? nan : rounded);
+        }
+        return;
+    }
+#if defined __F16C__
+    int nan = 0;
+    for (int i = 0; i < LANES; i += 8) {
+        const __m256 y = _mm256_loadu_ps(x + i);
+        nan |= _mm256_movemask_ps(_mm256_cmp_ps(y, y, _CMP_UNORD_Q));
+        _mm_storeu_si128((__m128i *)(h + i), _mm256_cvtps_ph(y, _MM_FROUND_TO_NEAREST_INT));
+    }
+    if (!nan)
+        return;
+#endif
+    for (int i = 0; i < LANES; i++)
+        h[i] = half_from_float(x[i]);
+}
+
+static inline v16 product_load(enum dtype t, const void *w, int64_t at)
+{
+    return t == DTYPE_F32 ? v16_load((const float *)w + at) : halves_load(t, (const uint16_t *)w + at);
 }
 
 /* Codes of the four k of group g, as four vectors of floats. */
