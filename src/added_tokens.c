@@ -81,8 +81,8 @@ static bool is_word(const char *at)
     uint32_t c;
     utf8_decode(&c, at);
     utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-    return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NL) ||
-           k == UTF8PROC_CATEGORY_PC || c == 0x200c || c == 0x200d || (c >= 0x24b6 && c <= 0x24e9) ||
+    return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NL) || k == UTF8PROC_CATEGORY_PC ||
+           c == 0x200c || c == 0x200d || (c >= 0x24b6 && c <= 0x24e9) ||
            (c >= 0x1f130 && c <= 0x1f149) || (c >= 0x1f150 && c <= 0x1f169) ||
            (c >= 0x1f170 && c <= 0x1f189);
 }
@@ -186,11 +186,11 @@ static int read_token(struct added_tokens *a, const json_t *spec, const struct v
     json_int_t number = json_integer_value(id);
     int32_t known = vocab_find(model, text, n);
     if (known >= 0 && known != number)
-        return error_set(ERR_FILE, "added_tokens: \"%.100s\" has id %lld, but %d in the model", text,
-                         (long long)number, known);
+        return error_set(ERR_FILE, "added_tokens: \"%.100s\" has id %lld, but %d in the model",
+                         text, (long long)number, known);
     if (known < 0 && number >= 0 && number < model->n_ids && model->entry[number].content)
-        return error_set(ERR_FILE, "added_tokens: \"%.100s\" has id %lld, which is \"%.100s\"", text,
-                         (long long)number, model->entry[number].content);
+        return error_set(ERR_FILE, "added_tokens: \"%.100s\" has id %lld, which is \"%.100s\"",
+                         text, (long long)number, model->entry[number].content);
     if (vocab_add(&a->vocab, text, n, number))
         return error_context("added_tokens");
     t.id = (int32_t)number;

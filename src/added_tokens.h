@@ -25,7 +25,7 @@ struct trie {
         int32_t child, sibling; /* 0: none */
         int32_t token;          /* index of an added token that ends here, or -1 */
         unsigned char byte;
-    } *node; /* [n]; node 0 is the root */
+    } * node; /* [n]; node 0 is the root */
     int32_t n, room;
     bool first[256]; /* bytes that a string begins with */
 };

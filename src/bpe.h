@@ -22,8 +22,9 @@
 
 struct bpe {
     struct vocab vocab;
-    struct bpe_merge *merge;    /* [merge_mask + 1] by the hash of the pair */
+    struct bpe_merge *merge; /* [merge_mask + 1] by the hash of the pair */
     size_t merge_mask;
+    int32_t *character;         /* tokens of the first characters of Unicode, -1 when absent */
     int32_t byte_token[256];    /* of the byte-level character of a byte, -1 when absent */
     int32_t byte_fallback[256]; /* of <0xHH>, -1 when absent */
     bool all_bytes;             /* every byte_token is there, and no prefix or suffix */
@@ -31,7 +32,7 @@ struct bpe {
     int32_t unk;                /* -1 when none */
     bool fuse_unk, ignore_merges;
     struct text prefix, suffix; /* continuing_subword_prefix, end_of_word_suffix */
-    bool cut_at_space;          /* no merge joins a character other than U+2581 to a U+2581 behind it */
+    bool cut_at_space; /* no merge joins a character other than U+2581 to a U+2581 behind it */
 };
 
 int bpe_open(struct bpe *b, const json_t *model);

@@ -17,8 +17,8 @@
 #include <string.h>
 
 struct word {
-    size_t start;  /* first token in trainer.token; first byte in trainer.bytes while counting */
-    int32_t n;     /* tokens left */
+    size_t start; /* first token in trainer.token; first byte in trainer.bytes while counting */
+    int32_t n;    /* tokens left */
     int64_t count;
 };
 struct pair {
@@ -105,7 +105,8 @@ static int count_word(struct trainer *t, const char *bytes, size_t n)
     return 0;
 }
 
-static int count_text(struct trainer *t, const struct unicode_classes *u, const char *text, size_t n)
+static int count_text(struct trainer *t, const struct unicode_classes *u, const char *text,
+                      size_t n)
 {
     struct text repaired = {0};
     int rc = 0;
@@ -220,8 +221,7 @@ static void start_words(struct trainer *t)
     int32_t id[256];
     for (int i = 0; i < 256; i++) {
         char c[4];
-        id[i] = vocab_find(&t->vocab, c,
-                           (size_t)utf8_encode(c, byte_level_char((unsigned char)i)));
+        id[i] = vocab_find(&t->vocab, c, (size_t)utf8_encode(c, byte_level_char((unsigned char)i)));
     }
     for (size_t i = 0; i < t->bytes.n; i++)
         t->token[i] = id[(unsigned char)t->bytes.bytes[i]];
@@ -340,23 +340,21 @@ static int write_tokenizer(const struct trainer *t, const char *path, int n_spec
 {
     json_t *added = json_array();
     for (int32_t id = 0; id < n_special; id++)
-        json_array_append_new(
-            added, json_pack("{si so sb sb sb sb sb}", "id", id, "content",
-                             string_of(&t->vocab, id), "single_word", 0, "lstrip", 0, "rstrip", 0,
-                             "normalized", 0, "special", 1));
+        json_array_append_new(added, json_pack("{si so sb sb sb sb sb}", "id", id, "content",
+                                               string_of(&t->vocab, id), "single_word", 0, "lstrip",
+                                               0, "rstrip", 0, "normalized", 0, "special", 1));
     static const char byte_level[] = "{ss sb sb sb}";
-    json_t *root = json_pack(
-        "{ss sn sn so sn so so so so}", "version", "1.0", "truncation", "padding", "added_tokens",
-        added, "normalizer", "pre_tokenizer",
-        json_pack(byte_level, "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1,
-                  "use_regex", 1),
-        "post_processor",
-        json_pack(byte_level, "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 0,
-                  "use_regex", 1),
-        "decoder",
-        json_pack(byte_level, "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1,
-                  "use_regex", 1),
-        "model", model_json(t));
+    json_t *root = json_pack("{ss sn sn so sn so so so so}", "version", "1.0", "truncation",
+                             "padding", "added_tokens", added, "normalizer", "pre_tokenizer",
+                             json_pack(byte_level, "type", "ByteLevel", "add_prefix_space", 0,
+                                       "trim_offsets", 1, "use_regex", 1),
+                             "post_processor",
+                             json_pack(byte_level, "type", "ByteLevel", "add_prefix_space", 0,
+                                       "trim_offsets", 0, "use_regex", 1),
+                             "decoder",
+                             json_pack(byte_level, "type", "ByteLevel", "add_prefix_space", 0,
+                                       "trim_offsets", 1, "use_regex", 1),
+                             "model", model_json(t));
     char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     CHECK(text, "a tokenizer could not be written as JSON");
     int rc = file_write_atomic(path, text, strlen(text));

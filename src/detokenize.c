@@ -17,10 +17,11 @@ struct strings {
 
 struct detokenizer_step {
     int (*run)(const struct detokenizer_step *s, struct strings *out, const struct strings *in);
-    struct pattern pattern;  /* Replace */
-    struct text content;     /* Replace: by what; Strip, Metaspace, BPEDecoder: the character or suffix */
-    int64_t start, stop;     /* Strip */
-    bool keep_first;         /* Metaspace: the first space stays */
+    struct pattern pattern; /* Replace */
+    struct text
+        content; /* Replace: by what; Strip, Metaspace, BPEDecoder: the character or suffix */
+    int64_t start, stop; /* Strip */
+    bool keep_first;     /* Metaspace: the first space stays */
 };
 
 static void begin_string(struct strings *s)
@@ -170,7 +171,8 @@ static int run_fuse(const struct detokenizer_step *s, struct strings *out, const
     return 0;
 }
 
-static int run_strip(const struct detokenizer_step *s, struct strings *out, const struct strings *in)
+static int run_strip(const struct detokenizer_step *s, struct strings *out,
+                     const struct strings *in)
 {
     const char *cut = text_string(&s->content);
     size_t length = s->content.n;

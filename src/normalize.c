@@ -138,8 +138,8 @@ static size_t find_at_least(const char *text, size_t i, size_t n, unsigned char 
     return i;
 }
 
-static int run_composed(const struct normalizer_step *s, struct normalizer_work *w, struct text *out,
-                        const char *text, size_t n)
+static int run_composed(const struct normalizer_step *s, struct normalizer_work *w,
+                        struct text *out, const char *text, size_t n)
 {
     enum { FIRST_BYTE_OF_0300 = 0xcc };
     (void)w;
@@ -234,8 +234,8 @@ static int run_strip_accents(const struct normalizer_step *s, struct normalizer_
 }
 
 /* Character by character; U+0130 is the one whose lower case is two characters. */
-static int run_lowercase(const struct normalizer_step *s, struct normalizer_work *w, struct text *out,
-                         const char *text, size_t n)
+static int run_lowercase(const struct normalizer_step *s, struct normalizer_work *w,
+                         struct text *out, const char *text, size_t n)
 {
     (void)s;
     (void)w;
@@ -323,7 +323,8 @@ static int open_steps(struct normalizer *nz, const json_t *spec, int nesting)
     }
     const json_t *list = json_object_get(spec, "normalizers");
     if (!json_is_array(list) || nesting == MAX_NESTING)
-        return error_set(ERR_FILE, "normalizer: \"normalizers\" must be an array, nested at most %d deep",
+        return error_set(ERR_FILE,
+                         "normalizer: \"normalizers\" must be an array, nested at most %d deep",
                          MAX_NESTING);
     for (size_t i = 0; i < json_array_size(list); i++)
         TRY(open_steps(nz, json_array_get(list, i), nesting + 1));

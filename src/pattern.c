@@ -13,9 +13,11 @@
 enum { REGEX_MAX_BYTES = 65536, JIT_STACK_BYTES = 8 << 20 };
 
 /* White_Space as members of a set; PCRE2's \s has U+180E too. Alphabetic, marks, Nd and Pc are what Oniguruma's \w is. */
-#define SPACE_SET "\\x09-\\x0d\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
-#define WORD_SET  "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
-#define HEX_SET   "0-9a-fA-F"
+#define SPACE_SET                                                                                  \
+    "\\x09-\\x0d\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}"   \
+    "\\x{3000}"
+#define WORD_SET "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define HEX_SET  "0-9a-fA-F"
 
 static void add_class(struct text *out, const char *set, bool in_set)
 {
@@ -31,9 +33,14 @@ static int rewrite_escape(struct text *out, const char *s, size_t n, bool in_set
     if (n < 2)
         return error_set(ERR_FILE, "the regex ends in a backslash");
     *length = 2;
-    const char *set = s[1] == 's' ? SPACE_SET : s[1] == 'w' ? WORD_SET : s[1] == 'h' ? HEX_SET : NULL;
-    const char *complement =
-        s[1] == 'S' ? SPACE_SET : s[1] == 'W' ? WORD_SET : s[1] == 'H' ? HEX_SET : NULL;
+    const char *set = s[1] == 's'   ? SPACE_SET
+                      : s[1] == 'w' ? WORD_SET
+                      : s[1] == 'h' ? HEX_SET
+                                    : NULL;
+    const char *complement = s[1] == 'S'   ? SPACE_SET
+                             : s[1] == 'W' ? WORD_SET
+                             : s[1] == 'H' ? HEX_SET
+                                           : NULL;
     if (set) {
         add_class(out, set, in_set);
     } else if (complement && !in_set) {
@@ -107,7 +114,8 @@ int pattern_open_regex(struct pattern *p, const char *regex, size_t n)
         pcre2_get_error_message(code, (PCRE2_UCHAR *)reason, sizeof reason);
         return error_set(ERR_FILE, "regex \"%.200s\": %s", regex, reason);
     }
-    pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE); /* without it the interpreter gives the same matches */
+    pcre2_jit_compile(p->code,
+                      PCRE2_JIT_COMPLETE); /* without it the interpreter gives the same matches */
     return 0;
 }
 

@@ -39,7 +39,8 @@ struct match {
     size_t next;       /* where the search goes on */
     int any;
 };
-int pattern_next(const struct pattern *p, struct pattern_work *w, struct match *m); /* 1, 0 at the end, -1 on error */
+int pattern_next(const struct pattern *p, struct pattern_work *w,
+                 struct match *m); /* 1, 0 at the end, -1 on error */
 
 /* Appends the text with every match replaced. */
 int pattern_replace(const struct pattern *p, struct pattern_work *w, struct text *out,

@@ -24,10 +24,10 @@ struct pretokenizer_step {
                struct pretokenizer_work *w, bool at_start);
     enum behavior behavior;
     bool invert;
-    struct pattern pattern;          /* splits at matches of it .. */
-    bool (*is_match)(uint32_t c);    /* .. or at characters .. */
-    scan_word scan;                  /* .. or into the words of a known regex */
-    char replacement[8];             /* Metaspace */
+    struct pattern pattern;       /* splits at matches of it .. */
+    bool (*is_match)(uint32_t c); /* .. or at characters .. */
+    scan_word scan;               /* .. or into the words of a known regex */
+    char replacement[8];          /* Metaspace */
     enum { ALWAYS, FIRST, NEVER } prepend;
 };
 
@@ -290,8 +290,7 @@ static bool is_punctuation(uint32_t c)
 {
     utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
     return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') ||
-           (c >= '{' && c <= '~') ||
-           (k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO);
+           (c >= '{' && c <= '~') || (k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO);
 }
 
 /* Reading the file */
@@ -438,9 +437,9 @@ static int open_steps(struct pretokenizer *p, const json_t *spec, int nesting)
         return open_words(p, spec, type);
     const json_t *list = json_object_get(spec, "pretokenizers");
     if (!json_is_array(list) || nesting == MAX_NESTING)
-        return error_set(ERR_FILE,
-                         "pre_tokenizer: \"pretokenizers\" must be an array, nested at most %d deep",
-                         MAX_NESTING);
+        return error_set(
+            ERR_FILE, "pre_tokenizer: \"pretokenizers\" must be an array, nested at most %d deep",
+            MAX_NESTING);
     for (size_t i = 0; i < json_array_size(list); i++)
         TRY(open_steps(p, json_array_get(list, i), nesting + 1));
     return 0;

@@ -54,6 +54,7 @@ int pretokenize(const struct pretokenizer *p, struct pretokenizer_work *w, const
  * Source: GPT-2 encoder.py, bytes_to_unicode. */
 uint32_t byte_level_char(unsigned char byte);
 int byte_level_byte(uint32_t c);
-void byte_level_add(struct text *out, const char *bytes, size_t n); /* appends the characters of n bytes */
+void byte_level_add(struct text *out, const char *bytes,
+                    size_t n); /* appends the characters of n bytes */
 
 #endif

@@ -81,7 +81,8 @@ size_t scan_gpt2(const struct unicode_classes *u, const char *text, size_t i, si
     int length;
     size_t first = i + (text[i] == ' ');
     int class = class_at(u, text, first, n, &length);
-    if (class != UNICODE_SPACE && class != CLASS_END) /* ' ?\p{L}+', ' ?\p{N}+', ' ?[^\s\p{L}\p{N}]+' */
+    if (class != UNICODE_SPACE &&
+        class != CLASS_END) /* ' ?\p{L}+', ' ?\p{N}+', ' ?[^\s\p{L}\p{N}]+' */
         return run_end(u, text, first + (size_t)length, n, class);
     return space_end(text, i, run_end(u, text, i, n, UNICODE_SPACE), n);
 }

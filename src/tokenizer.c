@@ -43,7 +43,7 @@ struct tokenizer {
     struct pool {
         pthread_mutex_t lock;
         struct work *free;
-    } *pool;
+    } * pool;
 };
 
 /* Scratch */
@@ -105,8 +105,8 @@ static int encode_words(const struct tokenizer *t, struct work *w, struct token_
     TRY(pretokenize(p, &w->pretokenizer, text, n, at_start));
     const struct spans *words = &w->pretokenizer.words;
     for (size_t i = 0; i < words->n; i++)
-        bpe_encode(&t->bpe, &w->bpe, out, w->pretokenizer.text + words->at[i].start,
-                   words->at[i].n, p->byte_level);
+        bpe_encode(&t->bpe, &w->bpe, out, w->pretokenizer.text + words->at[i].start, words->at[i].n,
+                   p->byte_level);
     return 0;
 }
 
@@ -262,8 +262,8 @@ static int read_piece(const struct tokenizer *t, const json_t *spec, const json_
     const char *name = json_string_value(json_object_get(special, "id"));
     if (!name)
         return error_set(ERR_FILE, "post_processor: a piece that is no SpecialToken or Sequence");
-    const json_t *ids = json_object_get(
-        json_object_get(json_object_get(spec, "special_tokens"), name), "ids");
+    const json_t *ids =
+        json_object_get(json_object_get(json_object_get(spec, "special_tokens"), name), "ids");
     if (!json_is_array(ids))
         return error_set(ERR_FILE, "post_processor: no ids for \"%.100s\" in \"special_tokens\"",
                          name);
@@ -281,7 +281,8 @@ static int read_template(const struct tokenizer *t, const json_t *spec, struct t
         return error_set(ERR_FILE, "post_processor: \"single\" must be an array");
     for (size_t i = 0; i < json_array_size(single); i++)
         TRY(read_piece(t, spec, json_array_get(single, i), before, after, &n_texts));
-    return n_texts == 1 ? 0 : error_set(ERR_FILE, "post_processor: \"single\" holds %d texts", n_texts);
+    return n_texts == 1 ? 0
+                        : error_set(ERR_FILE, "post_processor: \"single\" holds %d texts", n_texts);
 }
 
 static int read_post_processor(struct tokenizer *t, const json_t *spec, int nesting);
@@ -415,7 +416,9 @@ int tokenizer_open(struct tokenizer **out, const char *path)
         t->named[i] = -1;
     bool folder = file_is_folder(path);
     const char *slash = strrchr(path, '/');
-    char *beside = folder ? strdup(path) : slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    char *beside = folder  ? strdup(path)
+                   : slash ? strndup(path, (size_t)(slash - path) + 1)
+                           : strdup(".");
     CHECK(beside, "out of memory for a path");
     char *file = folder ? file_join(path, "tokenizer.json") : strdup(path);
     CHECK(file, "out of memory for a path");

@@ -31,9 +31,10 @@ int tokenizer_encode(const struct tokenizer *t, struct token_list *out, const ch
 int tokenizer_decode(const struct tokenizer *t, struct text *out, const int32_t *ids, int64_t n,
                      bool skip_special);
 
-int32_t tokenizer_vocab_size(const struct tokenizer *t); /* highest id + 1 */
+int32_t tokenizer_vocab_size(const struct tokenizer *t);                    /* highest id + 1 */
 int32_t tokenizer_token_id(const struct tokenizer *t, const char *content); /* -1 when absent */
-const char *tokenizer_token(const struct tokenizer *t, int32_t id); /* content as in the file, NULL when absent */
+const char *tokenizer_token(const struct tokenizer *t,
+                            int32_t id); /* content as in the file, NULL when absent */
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
 
 /* Ids that tokenizer_config.json, else special_tokens_map.json, names; -1 when none. */

@@ -11,7 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-size_t utf8_check(const char *bytes, size_t n); /* offset of the first ill-formed byte, n if there is none */
+size_t utf8_check(const char *bytes,
+                  size_t n); /* offset of the first ill-formed byte, n if there is none */
 
 /* Appends the bytes with U+FFFD for each ill-formed part, as Python and Rust replace them (one for each longest start of
  * a well-formed sequence). */

@@ -67,8 +67,8 @@ int vocab_add(struct vocab *v, const char *content, size_t n, int64_t id)
     uint32_t hash = (uint32_t)hash_bytes(content, n, 0);
     size_t i = find_slot(v, content, n, hash);
     if (v->slot[i] >= 0)
-        return error_set(ERR_FILE, "token \"%.100s\" has two ids, %d and %lld", content,
-                         v->slot[i], (long long)id);
+        return error_set(ERR_FILE, "token \"%.100s\" has two ids, %d and %lld", content, v->slot[i],
+                         (long long)id);
     grow_entries(v, (int32_t)id);
     char *copy = malloc(n + 1);
     CHECK(copy, "out of memory for a vocabulary");

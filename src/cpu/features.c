@@ -4,6 +4,9 @@
 #include "error.h"
 
 #include <string.h>
+#if defined CPU_AVX2 || defined CPU_AVX512
+#include <cpuid.h>
+#endif
 
 extern const struct backend_ops cpu_table_plain;
 int cpu_start_plain(struct backend *be, int threads);
@@ -17,9 +20,16 @@ int cpu_start_avx512(struct backend *be, int threads);
 #endif
 
 #if defined CPU_AVX2 || defined CPU_AVX512
+/* clang 14 does not know the name "f16c" */
+static bool has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 static bool has_avx2(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 #endif
 

@@ -1,9 +1,10 @@
 /* Tokenizers written by the test into a temporary folder: each stage of the file, what is refused, and the properties that
  * real files rely on (scanners equal PCRE2, both merge algorithms equal the definition, long texts are no problem). */
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <setjmp.h>
+
 #include <cmocka.h>
 
 #include "bpe.h"
@@ -53,8 +54,8 @@ static struct tokenizer *open_text(const char *json)
     return t;
 }
 
-static void assert_ids(const struct tokenizer *t, const char *text, size_t n, bool special, int n_want,
-                       const int32_t *want)
+static void assert_ids(const struct tokenizer *t, const char *text, size_t n, bool special,
+                       int n_want, const int32_t *want)
 {
     struct token_list ids = {0};
     assert_int_equal(tokenizer_encode(t, &ids, text, n, special), 0);
@@ -65,7 +66,11 @@ static void assert_ids(const struct tokenizer *t, const char *text, size_t n, bo
     }
     token_list_free(&ids);
 }
-#define IDS(...) (int)(sizeof((int32_t[]){__VA_ARGS__}) / sizeof(int32_t)), (int32_t[]){__VA_ARGS__}
+#define IDS(...)                                                                                   \
+    (int)(sizeof((int32_t[]){__VA_ARGS__}) / sizeof(int32_t)), (int32_t[])                         \
+    {                                                                                              \
+        __VA_ARGS__                                                                                \
+    }
 
 static void assert_text(const struct tokenizer *t, bool skip, const char *want, int n,
                         const int32_t *ids)
@@ -79,22 +84,22 @@ static void assert_text(const struct tokenizer *t, bool skip, const char *want, 
 /* A SentencePiece vocabulary in the two forms it has: normalizer, and Metaspace. Ids in the order of the list. */
 #define SP "\xe2\x96\x81"
 #define SENTENCEPIECE_MODEL                                                                        \
-    "\"model\":{\"type\":\"BPE\",\"unk_token\":\"<unk>\",\"fuse_unk\":true,"                      \
-    "\"byte_fallback\":true,\"vocab\":{\"<unk>\":0,\"<s>\":1,\"</s>\":2,\"<0xC3>\":3,"            \
-    "\"<0xA9>\":4,\"" SP "\":5,\"a\":6,\"b\":7,\"ab\":8,\"" SP "ab\":9,\"" SP SP "\":10,"         \
+    "\"model\":{\"type\":\"BPE\",\"unk_token\":\"<unk>\",\"fuse_unk\":true,"                       \
+    "\"byte_fallback\":true,\"vocab\":{\"<unk>\":0,\"<s>\":1,\"</s>\":2,\"<0xC3>\":3,"             \
+    "\"<0xA9>\":4,\"" SP "\":5,\"a\":6,\"b\":7,\"ab\":8,\"" SP "ab\":9,\"" SP SP "\":10,"          \
     "\"aa\":11,\"<0x0A>\":12},\"merges\":[\"a b\",\"" SP " ab\",\"" SP " " SP "\",\"a a\"]}"
 #define SENTENCEPIECE_REST                                                                         \
     "\"added_tokens\":[{\"id\":1,\"content\":\"<s>\",\"special\":true,\"normalized\":false},"      \
-    "{\"id\":2,\"content\":\"</s>\",\"special\":true,\"normalized\":false,\"rstrip\":true}],"     \
+    "{\"id\":2,\"content\":\"</s>\",\"special\":true,\"normalized\":false,\"rstrip\":true}],"      \
     "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":"           \
-    "{\"id\":\"<s>\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],"               \
-    "\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[1],\"tokens\":[\"<s>\"]}}},"            \
+    "{\"id\":\"<s>\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],"                \
+    "\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[1],\"tokens\":[\"<s>\"]}}},"             \
     "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":"          \
-    "{\"String\":\"" SP "\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},"                     \
+    "{\"String\":\"" SP "\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},"                      \
     "{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]},"
 #define PREPEND_FORM                                                                               \
-    "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\","               \
-    "\"prepend\":\"" SP "\"},{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},"               \
+    "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\","                \
+    "\"prepend\":\"" SP "\"},{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},"                \
     "\"content\":\"" SP "\"}]},\"pre_tokenizer\":null,"
 #define METASPACE_FORM                                                                             \
     "\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"" SP          \
@@ -103,13 +108,14 @@ static void assert_text(const struct tokenizer *t, bool skip, const char *want, 
 static void test_sentencepiece_forms(void **state)
 {
     (void)state;
-    struct tokenizer *t =
-        open_text("{\"truncation\":{\"max_length\":2},\"padding\":{\"x\":1}," PREPEND_FORM
-                      SENTENCEPIECE_REST SENTENCEPIECE_MODEL "}");
+    struct tokenizer *t = open_text(
+        "{\"truncation\":{\"max_length\":2},\"padding\":{\"x\":1}," PREPEND_FORM SENTENCEPIECE_REST
+            SENTENCEPIECE_MODEL "}");
     assert_ids(t, "ab", 2, false, IDS(9));
     assert_ids(t, "ab", 2, true, IDS(1, 9));
     assert_ids(t, "", 0, true, IDS(1));
-    assert_ids(t, "ab ab  ab", 9, false, IDS(9, 9, 5, 9)); /* a space and ab merge before two spaces do */
+    assert_ids(t, "ab ab  ab", 9, false,
+               IDS(9, 9, 5, 9)); /* a space and ab merge before two spaces do */
     tokenizer_close(t);
 }
 
@@ -117,13 +123,22 @@ static void test_sentencepiece_merges_follow_rank(void **state)
 {
     (void)state;
     struct tokenizer *t = open_text("{" PREPEND_FORM SENTENCEPIECE_REST SENTENCEPIECE_MODEL "}");
-    assert_ids(t, "\xc3\xa9", 2, false, IDS(5, 3, 4));              /* bytes of a missing character */
-    assert_ids(t, "\xe4\xb8\xad\xe4\xb8\xad" "a", 7, false, IDS(5, 0, 6)); /* unknown ones are one <unk> */
-    assert_ids(t, "aaa", 3, false, IDS(5, 11, 6));                  /* leftmost first */
-    assert_ids(t, "a</s>  \n b", 10, false, IDS(5, 6, 2, 5, 7));    /* rstrip; each part is prepended to */
-    assert_ids(t, "a\xff\x62", 3, false, IDS(5, 6, 0, 7));          /* U+FFFD is <unk> here */
-    assert_text(t, false, "<s> ab\xc3\xa9" "a\xef\xbf\xbd" "a", IDS(1, 9, 3, 4, 6, 3, 6));
-    assert_text(t, false, "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd", IDS(3, 4, 3)); /* a run is all or nothing */
+    assert_ids(t, "\xc3\xa9", 2, false, IDS(5, 3, 4)); /* bytes of a missing character */
+    assert_ids(t,
+               "\xe4\xb8\xad\xe4\xb8\xad"
+               "a",
+               7, false, IDS(5, 0, 6));            /* unknown ones are one <unk> */
+    assert_ids(t, "aaa", 3, false, IDS(5, 11, 6)); /* leftmost first */
+    assert_ids(t, "a</s>  \n b", 10, false,
+               IDS(5, 6, 2, 5, 7));                        /* rstrip; each part is prepended to */
+    assert_ids(t, "a\xff\x62", 3, false, IDS(5, 6, 0, 7)); /* U+FFFD is <unk> here */
+    assert_text(t, false,
+                "<s> ab\xc3\xa9"
+                "a\xef\xbf\xbd"
+                "a",
+                IDS(1, 9, 3, 4, 6, 3, 6));
+    assert_text(t, false, "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd",
+                IDS(3, 4, 3)); /* a run is all or nothing */
     assert_text(t, true, "ab", IDS(1, 9, 2, 400, -1));
     tokenizer_close(t);
 }
@@ -140,7 +155,8 @@ static void test_metaspace_prepends_to_the_first_part_only(void **state)
 }
 
 /* Byte-level: a trained vocabulary has all bytes, so that everything comes back. */
-static const char *const corpus[] = {"the cat sat on the mat, the cat's mat", "that the hat is that",
+static const char *const corpus[] = {"the cat sat on the mat, the cat's mat",
+                                     "that the hat is that",
                                      "caf\xc3\xa9 at the cat caf\xc3\xa9 12 12 12"};
 
 static void train_small(const char *name, int vocab_size)
@@ -168,7 +184,8 @@ static void test_trained_tokenizer_brings_any_text_back(void **state)
     assert_string_equal(tokenizer_token(t, 2), "!");
     assert_null(tokenizer_token(t, 280));
     assert_null(tokenizer_token(t, -1));
-    assert_true(tokenizer_token_id(t, "\xc4\xa0the") >= 258); /* the most frequent word was learnt */
+    assert_true(tokenizer_token_id(t, "\xc4\xa0the") >=
+                258); /* the most frequent word was learnt */
     struct rng_key key = rng_key(1, RNG_TEST, 0, 0);
     for (uint64_t round = 0; round < 300; round++) {
         char text[256];
@@ -230,12 +247,12 @@ static void test_added_tokens(void **state)
         "{\"id\":7,\"content\":\"<m>\",\"normalized\":false,\"lstrip\":true,\"special\":true},"
         "{\"id\":9,\"content\":\"e\xcc\x81\xcc\x81\",\"normalized\":true}]}");
     assert_ids(t, "a<x>b", 5, false, IDS(0, 4, 1));
-    assert_ids(t, "a<x>yb", 6, false, IDS(0, 5, 1));         /* longest */
+    assert_ids(t, "a<x>yb", 6, false, IDS(0, 5, 1));                /* longest */
     assert_ids(t, "ab aab ab", 9, false, IDS(6, 2, 0, 0, 1, 2, 6)); /* single_word */
-    assert_ids(t, "a  <m>b", 7, false, IDS(0, 7, 1));        /* lstrip */
+    assert_ids(t, "a  <m>b", 7, false, IDS(0, 7, 1));               /* lstrip */
     assert_ids(t, "  <m>", 5, false, IDS(7));
-    assert_ids(t, "e\xcc\x81", 3, false, IDS(3));            /* normalized to one character */
-    assert_ids(t, "\xc3\xa9\xcc\x81", 4, false, IDS(9));     /* found in its normal form */
+    assert_ids(t, "e\xcc\x81", 3, false, IDS(3));        /* normalized to one character */
+    assert_ids(t, "\xc3\xa9\xcc\x81", 4, false, IDS(9)); /* found in its normal form */
     assert_int_equal(tokenizer_vocab_size(t), 10);
     assert_null(tokenizer_token(t, 8));
     assert_text(t, false, "a <m> b", IDS(0, 7, 1)); /* no decoder: joined with spaces */
@@ -246,13 +263,14 @@ static void test_added_tokens(void **state)
 static void test_names_of_special_tokens(void **state)
 {
     (void)state;
-    const char config[] = "{\"model_max_length\":1000000000000000019884624838656,"
-                          "\"bos_token\":{\"content\":\"a\"},\"eos_token\":\"b\",\"pad_token\":null}";
+    const char config[] =
+        "{\"model_max_length\":1000000000000000019884624838656,"
+        "\"bos_token\":{\"content\":\"a\"},\"eos_token\":\"b\",\"pad_token\":null}";
     const char map[] = "{\"pad_token\":\"c\",\"eos_token\":\"a\",\"unk_token\":\"absent\"}";
     write_file("tokenizer_config.json", config, strlen(config));
     write_file("special_tokens_map.json", map, strlen(map));
-    struct tokenizer *t =
-        open_text("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2},\"merges\":[]}}");
+    struct tokenizer *t = open_text(
+        "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2},\"merges\":[]}}");
     assert_int_equal(tokenizer_bos(t), 0);
     assert_int_equal(tokenizer_eos(t), 1);
     assert_int_equal(tokenizer_pad(t), 2);
@@ -301,9 +319,26 @@ static void test_split_behaviors(void **state)
 static size_t add_random_character(char *s, const struct unicode_classes *u, struct pattern_work *w,
                                    const struct pattern *class_of, uint32_t r)
 {
-    static const char *const common[] = {"'", "'s", "'RE", "'\xc5\xbf", " ", "  ", "\n", "\r\n", "\t",
-                                         "a",  "Z",  "1",   "22",        "!", ".",  "\xc2\x85",
-                                         "\xe3\x80\x80", "\xe1\xa0\x8e", "\xc2\xbd", "\xcc\x81"};
+    static const char *const common[] = {"'",
+                                         "'s",
+                                         "'RE",
+                                         "'\xc5\xbf",
+                                         " ",
+                                         "  ",
+                                         "\n",
+                                         "\r\n",
+                                         "\t",
+                                         "a",
+                                         "Z",
+                                         "1",
+                                         "22",
+                                         "!",
+                                         ".",
+                                         "\xc2\x85",
+                                         "\xe3\x80\x80",
+                                         "\xe1\xa0\x8e",
+                                         "\xc2\xbd",
+                                         "\xcc\x81"};
     if (r % 3) {
         const char *c = common[(r >> 8) % (sizeof common / sizeof common[0])];
         strcpy(s, c);
@@ -365,7 +400,8 @@ static void test_scanners_equal_pcre2(void **state)
 }
 
 /* The definition: the pair of lowest rank, leftmost, until none is left. Tokens are letters of a small alphabet. */
-static int64_t merge_by_definition(const struct bpe *b, const json_t *merges, int32_t *id, int64_t n)
+static int64_t merge_by_definition(const struct bpe *b, const json_t *merges, int32_t *id,
+                                   int64_t n)
 {
     for (;;) {
         int64_t at = -1;
@@ -418,7 +454,8 @@ static json_t *random_model(struct rng_key key, uint32_t seed, json_t *merges)
         json_object_set_new(vocab, joined, json_integer(n));
         const char *name;
         json_t *value;
-        json_object_foreach(vocab, name, value) {
+        json_object_foreach(vocab, name, value)
+        {
             if (json_integer_value(value) == n)
                 token[n] = name;
         }
@@ -469,10 +506,12 @@ static void test_merging_follows_the_definition(void **state)
 static void test_ignore_merges_takes_whole_words(void **state)
 {
     (void)state;
-    struct tokenizer *t = open_text("{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
-                                    "\"model\":{\"type\":\"BPE\",\"ignore_merges\":true,\"vocab\":"
-                                    "{\"a\":0,\"b\":1,\"ab\":2,\"aba\":3,\"\xc4\xa0" "a\":4,\"\xc4\xa0\":5},"
-                                    "\"merges\":[[\"a\",\"b\"]]}}");
+    struct tokenizer *t =
+        open_text("{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
+                  "\"model\":{\"type\":\"BPE\",\"ignore_merges\":true,\"vocab\":"
+                  "{\"a\":0,\"b\":1,\"ab\":2,\"aba\":3,\"\xc4\xa0"
+                  "a\":4,\"\xc4\xa0\":5},"
+                  "\"merges\":[[\"a\",\"b\"]]}}");
     assert_ids(t, "aba", 3, false, IDS(3)); /* no merge makes it */
     assert_ids(t, "abab", 4, false, IDS(2, 2));
     assert_ids(t, "a a", 3, false, IDS(0, 4));
@@ -500,12 +539,17 @@ static void test_normal_forms(void **state)
     assert_normal("NFC", "plain", "plain");
     assert_normal("NFC", "cafe\xcc\x81 e\xcc\x81", "caf\xc3\xa9 \xc3\xa9");
     assert_normal("NFC", "\xe1\x84\x80\xe1\x85\xa1\xe1\x86\xa8", "\xea\xb0\x81"); /* Hangul */
-    assert_normal("NFC", "q\xcc\x87\xcc\xa3", "q\xcc\xa3\xcc\x87");   /* marks in canonical order */
-    assert_normal("NFC", "\xe2\x84\xab", "\xc3\x85");                 /* Angstrom sign */
+    assert_normal("NFC", "q\xcc\x87\xcc\xa3", "q\xcc\xa3\xcc\x87"); /* marks in canonical order */
+    assert_normal("NFC", "\xe2\x84\xab", "\xc3\x85");               /* Angstrom sign */
     assert_normal("NFD", "\xc3\xa9", "e\xcc\x81");
     assert_normal("NFKC", "\xef\xac\x81", "fi");
-    assert_normal("NFC", "\xcc\x83\xe0\xb4\xbb", "\xcc\x83\xe0\xb4\xbb"); /* U+0D3B: newer than 9.0 */
-    assert_normal("Lowercase", "\xc3\x89" "A", "\xc3\xa9" "a");
+    assert_normal("NFC", "\xcc\x83\xe0\xb4\xbb",
+                  "\xcc\x83\xe0\xb4\xbb"); /* U+0D3B: newer than 9.0 */
+    assert_normal("Lowercase",
+                  "\xc3\x89"
+                  "A",
+                  "\xc3\xa9"
+                  "a");
 }
 
 static void test_long_texts(void **state)
@@ -570,7 +614,8 @@ static void test_broken_files(void **state)
         {"{", "tokenizer.json:1"},
         {"{}", "\"model\" must be an object"},
         {"{\"model\":[]}", "\"model\" must be an object"},
-        {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"a\":0}}}", "\"WordPiece\" is not supported"},
+        {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"a\":0}}}",
+         "\"WordPiece\" is not supported"},
         {"{\"model\":{\"continuing_subword_prefix\":\"##\",\"vocab\":{\"a\":0}}}", "\"WordPiece\""},
         {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "\"Unigram\" is not supported"},
         {MODEL("\"vocab\":[],\"merges\":[]"), "\"vocab\" must be"},
@@ -592,22 +637,30 @@ static void test_broken_files(void **state)
         {MODEL("\"vocab\":{\"a\":0},\"merges\":[],\"fuse_unk\":1"), "\"fuse_unk\" must be"},
         {"{" PLAIN ",\"normalizer\":{\"type\":\"BertNormalizer\"}}", "\"BertNormalizer\" is not"},
         {"{" PLAIN ",\"normalizer\":{\"type\":7}}", "\"type\" must be a string"},
-        {"{" PLAIN ",\"normalizer\":{\"type\":\"Replace\",\"content\":\"\",\"pattern\":{}}}", "pattern"},
-        {"{" PLAIN ",\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"}}", "\"BertPreTokenizer\" is"},
+        {"{" PLAIN ",\"normalizer\":{\"type\":\"Replace\",\"content\":\"\",\"pattern\":{}}}",
+         "pattern"},
+        {"{" PLAIN ",\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"}}",
+         "\"BertPreTokenizer\" is"},
         {"{" PLAIN ",\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":"
-         "{\"Regex\":\"(a\"}}}", "missing closing parenthesis"},
+         "{\"Regex\":\"(a\"}}}",
+         "missing closing parenthesis"},
         {"{" PLAIN ",\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":"
-         "{\"Regex\":\"[a&&[b]]\"}}}", "not supported"},
+         "{\"Regex\":\"[a&&[b]]\"}}}",
+         "not supported"},
         {"{" PLAIN ",\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Odd\",\"pattern\":"
-         "{\"String\":\"a\"}}}", "unknown behavior \"Odd\""},
+         "{\"String\":\"a\"}}}",
+         "unknown behavior \"Odd\""},
         {"{" PLAIN ",\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":"
-         "{\"String\":\"\"}}}", "empty pattern"},
+         "{\"String\":\"\"}}}",
+         "empty pattern"},
         {"{" PLAIN ",\"decoder\":{\"type\":\"WordPiece\"}}", "\"WordPiece\" is not supported"},
         {"{" PLAIN ",\"decoder\":{\"type\":\"Strip\",\"content\":\" \",\"start\":-1,\"stop\":0}}",
          "\"start\" must be a count"},
-        {"{" PLAIN ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[]}}", "0 texts"},
+        {"{" PLAIN ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[]}}",
+         "0 texts"},
         {"{" PLAIN ",\"post_processor\":{\"type\":\"RobertaProcessing\",\"sep\":[\"a\",0],"
-         "\"cls\":[\"x\",9]}}", "no token's"},
+         "\"cls\":[\"x\",9]}}",
+         "no token's"},
         {"{" PLAIN ",\"added_tokens\":{}}", "\"added_tokens\" must be an array"},
         {"{" PLAIN ",\"added_tokens\":[{\"id\":1}]}", "without \"content\""},
         {"{" PLAIN ",\"added_tokens\":[{\"id\":1,\"content\":\"a\"}]}", "has id 1, but 0"},
@@ -657,10 +710,13 @@ static void test_repair_of_invalid_utf8(void **state)
     (void)state;
     static const struct {
         const char *bytes, *want;
-    } cases[] = {{"a\xff" "b", "a\xef\xbf\xbd" "b"},
-                 {"\xe2\x96", "\xef\xbf\xbd"},                          /* cut off: one */
+    } cases[] = {{"a\xff"
+                  "b",
+                  "a\xef\xbf\xbd"
+                  "b"},
+                 {"\xe2\x96", "\xef\xbf\xbd"}, /* cut off: one */
                  {"\xe2\x96x", "\xef\xbf\xbdx"},
-                 {"\xc0\x80", "\xef\xbf\xbd\xef\xbf\xbd"},              /* overlong: one a byte */
+                 {"\xc0\x80", "\xef\xbf\xbd\xef\xbf\xbd"}, /* overlong: one a byte */
                  {"\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"}, /* surrogate */
                  {"\xf0\x9f\x98", "\xef\xbf\xbd"},
                  {"\xf5\x80", "\xef\xbf\xbd\xef\xbf\xbd"}};

@@ -1,9 +1,10 @@
 /* Every line of every vector file of the data folder, for the tokenizers that are built: ids, ids with special tokens, and
  * both ways of decoding must be those of Hugging Face's Rust library. Needs RLHF_HPC_DATA. */
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <setjmp.h>
+
 #include <cmocka.h>
 
 #include "error.h"
@@ -123,10 +124,10 @@ VECTOR_TEST(test_stories260k, "models", "stories260K")
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gpt2),         cmocka_unit_test(test_gpt_neox),
-        cmocka_unit_test(test_roberta),      cmocka_unit_test(test_llama2),
-        cmocka_unit_test(test_mistral),      cmocka_unit_test(test_mistral_legacy),
-        cmocka_unit_test(test_llama3),       cmocka_unit_test(test_qwen3),
+        cmocka_unit_test(test_gpt2),          cmocka_unit_test(test_gpt_neox),
+        cmocka_unit_test(test_roberta),       cmocka_unit_test(test_llama2),
+        cmocka_unit_test(test_mistral),       cmocka_unit_test(test_mistral_legacy),
+        cmocka_unit_test(test_llama3),        cmocka_unit_test(test_qwen3),
         cmocka_unit_test(test_mini_gpt_neox), cmocka_unit_test(test_mini_gpt2),
         cmocka_unit_test(test_stories260k),
     };
