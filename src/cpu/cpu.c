@@ -5,7 +5,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #define STRING2(x) #x
 #define STRING(x)  STRING2(x)
@@ -48,7 +47,7 @@ static void *region_alloc(struct backend *be, const char *purpose, size_t bytes)
 static size_t memory_free(struct backend *be)
 {
     (void)be;
-    return (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    return cpu_memory_free();
 }
 
 static int sync_backend(struct backend *be)
