@@ -471,7 +471,7 @@ static void llm_int8(struct backend *be, float *y, const struct linear *l, const
 static struct codes carve_codes(struct backend *be, int N, int K)
 {
     struct codes q;
-    q.absmax = cpu_scratch(be, 0, 0);
+    q.absmax = cpu_scratch(be, 0, (size_t)N * (8 + (size_t)K * 4 + (size_t)padded4(K)));
     q.n_outlier = (int32_t *)(q.absmax + N);
     q.outlier = q.n_outlier + N;
     q.code = (int8_t *)(q.outlier + (int64_t)N * K);
@@ -489,7 +489,7 @@ size_t CPU(linear_workspace)(int max_tokens, int max_in, int max_out)
 static void add_adapter(struct backend *be, float *y, const struct linear *l, const struct lora *a, const float *x, int N,
                         const struct linear_pass *pass)
 {
-    float *u = cpu_scratch(be, 0, 0), *h = u + (int64_t)N * l->in;
+    float *u = cpu_scratch(be, 0, (size_t)N * (size_t)(l->in + a->r) * sizeof *u), *h = u + (int64_t)N * l->in;
     CHECK(a->r <= l->in, "adapter of rank %d on %d inputs", a->r, l->in);
     const float *dropped = CPU(dropped)(be, u, x, l->in, N, a, pass);
     product(be, h, a->r, dropped, l->in, a->a_packed, DTYPE_F32, a->r, l->in, N, &(struct epilogue){0});

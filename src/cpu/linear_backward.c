@@ -121,7 +121,7 @@ static void bias_gradient(const float *dy, int out, const struct batch *b, struc
 static void adapter_backward(struct backend *be, float *dx, const struct linear *l, const struct lora *a, const float *dy,
                              const float *x, int N, const struct linear_pass *pass, struct grads *g)
 {
-    float *u = cpu_scratch(be, 0, 0), *du = u + (int64_t)N * l->in;
+    float *u = cpu_scratch(be, 0, (size_t)N * 2 * (size_t)(l->in + a->r) * sizeof *u), *du = u + (int64_t)N * l->in;
     float *h = du + (int64_t)N * l->in, *dh = h + (int64_t)N * a->r;
     const float *dropped = CPU(dropped)(be, u, x, l->in, N, a, pass);
     const struct linear A = {.out = a->r, .in = l->in, .dtype = DTYPE_F32, .weight = a->a_packed};
