@@ -5,7 +5,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #define STRING2(x) #x
 #define STRING(x)  STRING2(x)
@@ -48,7 +47,7 @@ static void *region_alloc(struct backend *be, const char *purpose, size_t bytes)
 static size_t memory_free(struct backend *be)
 {
     (void)be;
-    return (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    return cpu_memory_free();
 }
 
 static int sync_backend(struct backend *be)
@@ -60,7 +59,8 @@ static int sync_backend(struct backend *be)
 static size_t workspace_bytes(struct backend *be, int max_tokens, int max_in, int max_out, int max_seq, int head_dim,
                               int vocab)
 {
-    size_t linear = CPU(linear_workspace)(max_tokens, max_in, max_out), head = CPU(head_workspace)(max_in, vocab);
+    size_t linear = CPU(linear_workspace)(max_tokens, max_in, max_out);
+    size_t head = CPU(head_workspace)(cpu_state(be)->threads, max_in, vocab);
     size_t attention = CPU(attention_workspace)(max_seq, head_dim) * (size_t)cpu_state(be)->threads;
     size_t norm = CPU(norm_workspace)(max_tokens);
     size_t most = linear > head ? linear : head;

@@ -35,6 +35,8 @@ struct cpu_state {
     char description[128];
 };
 
+size_t cpu_memory_free(void); /* bytes a plan may use (memory.c) */
+
 static inline struct cpu_state *cpu_state(const struct backend *be)
 {
     return be->state;

@@ -4,8 +4,10 @@
 
 void CPU(embed)(struct backend *be, float *y, const struct linear *table, const struct batch *b)
 {
+#pragma omp parallel for schedule(static)                                                                              \
+    num_threads(cpu_state(be)->threads) if ((int64_t)b->n_tokens * table->in >= PARALLEL_PRODUCT)
     for (int n = 0; n < b->n_tokens; n++)
-        CPU(linear_get_rows)(be, table, y + (int64_t)n * table->in, b->id[n], 1);
+        CPU(weight_row)(y + (int64_t)n * table->in, table, b->id[n]);
 }
 
 void CPU(embed_backward)(struct backend *be, const float *dx, int H, int64_t offset, const struct batch *b, struct grads *g)

@@ -4,27 +4,29 @@
 #include "cpu/linear.h"
 #include "fmath.h"
 
+#include <omp.h>
+
 enum { HEAD_ROWS = 64 };
 
 struct scratch {
     float *x;      /* [HEAD_ROWS][H] gathered rows */
     float *dx;     /* [HEAD_ROWS][H] */
     float *logits; /* [HEAD_ROWS][V] */
-    int32_t *order; /* [V] of sampling filters */
+    float *share;  /* [threads][V] of sampling filters */
 };
 
-size_t CPU(head_workspace)(int hidden, int vocab)
+size_t CPU(head_workspace)(int threads, int hidden, int vocab)
 {
-    return ((size_t)HEAD_ROWS * (2 * (size_t)hidden + (size_t)vocab) + (size_t)vocab) * 4 + 256;
+    return ((size_t)HEAD_ROWS * (2 * (size_t)hidden + (size_t)vocab) + (size_t)threads * (size_t)vocab) * sizeof(float);
 }
 
 static struct scratch carve(struct backend *be, int H, int V)
 {
     struct scratch s;
-    s.x = cpu_scratch(be, 0, 0);
+    s.x = cpu_scratch(be, 0, CPU(head_workspace)(cpu_state(be)->threads, H, V));
     s.dx = s.x + (int64_t)HEAD_ROWS * H;
     s.logits = s.dx + (int64_t)HEAD_ROWS * H;
-    s.order = (int32_t *)(s.logits + (int64_t)HEAD_ROWS * V);
+    s.share = s.logits + (int64_t)HEAD_ROWS * V;
     return s;
 }
 
@@ -111,40 +113,6 @@ void CPU(head_logits)(struct backend *be, float *logits, const struct linear *he
     }
 }
 
-/* Does a stand before b: larger logit, or equal and a lower index? */
-static bool before(const float *z, int32_t a, int32_t b)
-{
-    return z[a] > z[b] || (z[a] == z[b] && a < b);
-}
-
-static void sift(int32_t *heap, int at, int n, const float *z)
-{
-    for (int child; (child = 2 * at + 1) < n; at = child) {
-        if (child + 1 < n && before(z, heap[child], heap[child + 1]))
-            child++; /* the later one of the two: the top stands last */
-        if (!before(z, heap[at], heap[child]))
-            return;
-        int32_t swap = heap[at];
-        heap[at] = heap[child];
-        heap[child] = swap;
-    }
-}
-
-/* order[0 .. V-1] by falling logit (heap sort: in place, no bad case) */
-static void sort_tokens(int32_t *order, const float *z, int V)
-{
-    for (int v = 0; v < V; v++)
-        order[v] = v;
-    for (int i = V / 2; i-- > 0;)
-        sift(order, i, V, z);
-    for (int n = V - 1; n > 0; n--) {
-        int32_t swap = order[0];
-        order[0] = order[n];
-        order[n] = swap;
-        sift(order, 0, n, z);
-    }
-}
-
 static int32_t argmax(const float *z, int V)
 {
     int32_t best = 0;
@@ -154,42 +122,96 @@ static int32_t argmax(const float *z, int V)
     return best;
 }
 
-/* Removes what the filters exclude: their logits become -infinity. */
-static void filter(float *z, int V, const struct sampling *how, int32_t *order)
+/* e[i] = e^(z[i] - max) of n <= CHUNK logits; their sum in index order. */
+enum { CHUNK = 256 };
+static double exponentials(float *e, const float *z, int n, float max)
 {
-    if (how->top_k <= 0 && how->top_p >= 1)
-        return;
-    sort_tokens(order, z, V);
-    int keep = how->top_k > 0 && how->top_k < V ? how->top_k : V;
-    if (how->top_p < 1) {
-        double total = 0, sum = 0, max = z[order[0]];
-        for (int i = 0; i < keep; i++)
-            total += math_exp(z[order[i]] - max);
-        int n = 0;
-        while (n < keep && sum < (double)how->top_p * total)
-            sum += math_exp(z[order[n++]] - max);
-        keep = n > 0 ? n : 1;
-    }
-    for (int i = keep; i < V; i++)
-        z[order[i]] = -INFINITY;
+    double sum = 0;
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        v16_store(e + i, v16_exp(v16_sub(v16_load(z + i), v16_all(max))));
+    for (; i < n; i++)
+        e[i] = fast_exp(z[i] - max);
+    for (i = 0; i < n; i++)
+        sum += e[i];
+    return sum;
 }
 
-/* Inverse of the cumulative distribution, in index order. */
+/* An unsigned number that grows with the float; -0 and 0 are the same. */
+static uint32_t order_key(float z)
+{
+    uint32_t bits;
+    z += 0.0f;
+    memcpy(&bits, &z, 4);
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+/* Keeps the fewest largest logits whose weights (NULL: 1 each) add up to the goal, at least one, of equal ones those of the
+ * lower index; the others become -infinity. The smallest kept value is found by its bytes, the highest first: no sorting. */
+static void keep_largest(float *z, int V, const float *weight, double goal)
+{
+    uint32_t key = 0;
+    double above = 0;
+    for (int shift = 24; shift >= 0; shift -= 8) {
+        double held[256] = {0};
+        for (int v = 0; v < V; v++) {
+            const uint32_t k = order_key(z[v]);
+            if (shift == 24 || k >> (shift + 8) == key)
+                held[k >> shift & 255] += weight ? (double)weight[v] : 1;
+        }
+        int byte = 255;
+        while (byte > 0 && (held[byte] == 0 || above + held[byte] < goal))
+            above += held[byte--];
+        key = key << 8 | (uint32_t)byte;
+    }
+    bool any = above > 0;
+    for (int v = 0; v < V; v++) {
+        const uint32_t k = order_key(z[v]);
+        if (k == key && (above < goal || !any)) {
+            above += weight ? (double)weight[v] : 1;
+            any = true;
+        } else if (k <= key) {
+            z[v] = -INFINITY;
+        }
+    }
+}
+
+/* Removes what the filters exclude: top-k, then top-p of what it leaves. */
+static void filter(float *z, int V, const struct sampling *how, float *share)
+{
+    if (how->top_k > 0 && how->top_k < V)
+        keep_largest(z, V, NULL, how->top_k);
+    if (how->top_p >= 1)
+        return;
+    const float max = z[argmax(z, V)];
+    double total = 0;
+    for (int v = 0; v < V; v += CHUNK)
+        total += exponentials(share + v, z + v, V - v < CHUNK ? V - v : CHUNK, max);
+    keep_largest(z, V, share, (double)how->top_p * total);
+}
+
+/* Inverse of the cumulative distribution, in index order; sums of chunks first. */
 static int32_t draw(const float *z, int V, uint32_t random)
 {
-    float max = z[argmax(z, V)];
+    const float max = z[argmax(z, V)];
+    float e[CHUNK];
     double total = 0, sum = 0;
     int32_t last = 0;
-    for (int v = 0; v < V; v++)
-        total += fast_exp(z[v] - max);
-    double target = rng_uniform_double(random) * total;
-    for (int v = 0; v < V; v++) {
-        float p = fast_exp(z[v] - max);
-        sum += p;
-        if (p > 0)
-            last = v;
-        if (sum > target)
-            return v;
+    for (int v = 0; v < V; v += CHUNK)
+        total += exponentials(e, z + v, V - v < CHUNK ? V - v : CHUNK, max);
+    const double target = rng_uniform_double(random) * total;
+    for (int first = 0; first < V; first += CHUNK) {
+        const int n = V - first < CHUNK ? V - first : CHUNK;
+        const double chunk = exponentials(e, z + first, n, max);
+        double within = 0;
+        for (int i = 0; i < n; i++) {
+            within += e[i];
+            if (e[i] > 0)
+                last = first + i;
+            if (sum + within > target)
+                return last;
+        }
+        sum += chunk;
     }
     return last;
 }
@@ -205,14 +227,14 @@ void CPU(head_sample)(struct backend *be, int32_t *token, float *logprob, const 
         const int n = rows->n - first < HEAD_ROWS ? rows->n - first : HEAD_ROWS;
         logits_of(be, &s, head, x, H, rows->row + first, n, how->temperature > 0 ? how->temperature : 1.0f);
 #pragma omp parallel for schedule(static)                                                                              \
-    num_threads(cpu_state(be)->threads) if ((int64_t)n * V >= PARALLEL_PRODUCT && !filters)
+    num_threads(cpu_state(be)->threads) if ((int64_t)n * V >= PARALLEL_PRODUCT)
         for (int i = 0; i < n; i++) {
             float *z = s.logits + (int64_t)i * V;
             struct row_statistics r = row_statistics(z, V);
             for (int e = 0; banned && banned[first + i] && e < n_eos; e++)
                 z[eos[e]] = -INFINITY;
             if (filters)
-                filter(z, V, how, s.order);
+                filter(z, V, how, s.share + (int64_t)omp_get_thread_num() * V);
             int32_t t = how->temperature > 0 ? draw(z, V, random[first + i]) : argmax(z, V);
             logprob[first + i] = (float)((double)z[t] - r.lse);
             token[first + i] = t;

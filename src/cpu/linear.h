@@ -5,6 +5,11 @@
 #include "cpu/ops.h"
 #include "cpu/product.h"
 
+size_t CPU(panel_bytes)(enum dtype t, int in); /* of 16 outputs */
+
+/* Row o of W as floats [in]; int8: dequantised. */
+void CPU(weight_row)(float *y, const struct linear *l, int o);
+
 /* x with pass's dropout of adapter a into out [N][K], or x itself where none is active. */
 const float *CPU(dropped)(struct backend *be, float *out, const float *x, int K, int N, const struct lora *a,
                           const struct linear_pass *pass);

@@ -3,29 +3,19 @@
 #include "cpu/fixed.h"
 #include "cpu/linear.h"
 
-/* w[o - first][0 .. 15] of inputs k .. k + 15 as floats, zeros beyond in; for outputs first .. end - 1 */
+/* w[o - first][0 .. 15] of inputs k .. k + 15 as floats, zeros beyond in; for outputs first .. end - 1, first a multiple of 16.
+ * Whole panels: tile has room for end rounded up. */
 static void expand_tile(float *tile, const struct linear *l, int first, int end, int k, int in)
 {
     const int n = in - k < LANES ? in - k : LANES;
-    for (int o = first; o < end; o++) {
-        float *y = tile + (int64_t)(o - first) * LANES;
-        const int64_t lane = o % LANES;
-        if (l->dtype == DTYPE_I8) {
-            const int8_t *panel = (const int8_t *)l->weight + o / LANES * padded4(in) * LANES + lane * 4;
-            const float scale = l->absmax[o] / 127.0f;
-            for (int i = 0; i < n; i++)
-                y[i] = (float)panel[(k + i) / 4 * 64 + (k + i) % 4] * scale;
-        } else if (l->dtype == DTYPE_F32) {
-            const float *panel = (const float *)l->weight + ((int64_t)(o / LANES) * in + k) * LANES + lane;
-            for (int i = 0; i < n; i++)
-                y[i] = panel[i * LANES];
-        } else {
-            const uint16_t *panel = (const uint16_t *)l->weight + ((int64_t)(o / LANES) * in + k) * LANES + lane;
-            for (int i = 0; i < n; i++)
-                y[i] = l->dtype == DTYPE_F16 ? half_to_float(panel[i * LANES]) : bf16_to_float(panel[i * LANES]);
-        }
-        for (int i = n; i < LANES; i++)
-            y[i] = 0.0f;
+    float block[LANES * LANES] = {0}; /* [k][o] */
+    for (int o = first; o < end; o += LANES) {
+        float *to = tile + (int64_t)(o - first) * LANES;
+        const char *panel = (const char *)l->weight + (size_t)(o / LANES) * CPU(panel_bytes)(l->dtype, in);
+        expand_panel(block, panel, l->dtype, k, n);
+        transpose16(to, LANES, block, LANES);
+        for (int j = 0; l->dtype == DTYPE_I8 && j < LANES && o + j < end; j++)
+            v16_store(to + j * LANES, v16_mul(v16_load(to + j * LANES), v16_all(l->absmax[o + j] / 127.0f)));
     }
 }
 
@@ -131,7 +121,7 @@ static void bias_gradient(const float *dy, int out, const struct batch *b, struc
 static void adapter_backward(struct backend *be, float *dx, const struct linear *l, const struct lora *a, const float *dy,
                              const float *x, int N, const struct linear_pass *pass, struct grads *g)
 {
-    float *u = cpu_scratch(be, 0, 0), *du = u + (int64_t)N * l->in;
+    float *u = cpu_scratch(be, 0, (size_t)N * 2 * (size_t)(l->in + a->r) * sizeof *u), *du = u + (int64_t)N * l->in;
     float *h = du + (int64_t)N * l->in, *dh = h + (int64_t)N * a->r;
     const float *dropped = CPU(dropped)(be, u, x, l->in, N, a, pass);
     const struct linear A = {.out = a->r, .in = l->in, .dtype = DTYPE_F32, .weight = a->a_packed};

@@ -52,7 +52,7 @@ void CPU(scalar_head)(struct backend *be, float *value, const float *w, const fl
                       const struct head_rows *rows);
 void CPU(scalar_head_backward)(struct backend *be, float *dx, const float *dvalue, const float *w, const float *x, int H,
                                const struct head_rows *rows, struct grads *g, int64_t offset, const struct batch *b);
-size_t CPU(head_workspace)(int hidden, int vocab); /* bytes, once */
+size_t CPU(head_workspace)(int threads, int hidden, int vocab); /* bytes, once */
 void CPU(head_logprob)(struct backend *be, float *logprob, float *entropy, float *lse, const struct linear *head, const float *x,
                        int H, const struct head_rows *rows, float temperature);
 void CPU(head_logits)(struct backend *be, float *logits, const struct linear *head, const float *x, int H,

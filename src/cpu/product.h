@@ -31,12 +31,9 @@ static inline int64_t padded4(int k)
     return (k + 3) / 4 * 4;
 }
 
-static inline v16 product_load(enum dtype t, const void *w, int64_t at)
+/* 16 elements of a 16-bit type */
+static inline v16 halves_load(enum dtype t, const uint16_t *h)
 {
-    if (t == DTYPE_F32)
-        return v16_load((const float *)w + at);
-    const uint16_t *h = (const uint16_t *)w + at;
-    v16 y;
     if (t == DTYPE_BF16) {
         float f[LANES];
         for (int i = 0; i < LANES; i++) {
@@ -46,19 +43,51 @@ static inline v16 product_load(enum dtype t, const void *w, int64_t at)
         return v16_load(f);
     }
 #if defined __AVX512F__
-    y.part[0] = (vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)h));
+    return (v16){{(vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)h))}};
 #elif defined __F16C__
+    v16 y;
     V16_PARTS(i)
     {
         y.part[i] = (vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(h + 8 * i)));
     }
+    return y;
 #else
     float f[LANES];
     for (int i = 0; i < LANES; i++)
         f[i] = half_to_float(h[i]);
-    y = v16_load(f);
+    return v16_load(f);
 #endif
-    return y;
+}
+
+/* 16 floats rounded half to even to a 16-bit type, with half_from_float's and bf16_from_float's bits. */
+static inline void halves_store(enum dtype t, uint16_t *h, const float *x)
+{
+    if (t == DTYPE_BF16) {
+        for (int i = 0; i < LANES; i++) {
+            uint32_t bits;
+            memcpy(&bits, &x[i], 4);
+            const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16, nan = bits >> 16 | 0x40;
+            h[i] = (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? nan : rounded);
+        }
+        return;
+    }
+#if defined __F16C__
+    int nan = 0;
+    for (int i = 0; i < LANES; i += 8) {
+        const __m256 y = _mm256_loadu_ps(x + i);
+        nan |= _mm256_movemask_ps(_mm256_cmp_ps(y, y, _CMP_UNORD_Q));
+        _mm_storeu_si128((__m128i *)(h + i), _mm256_cvtps_ph(y, _MM_FROUND_TO_NEAREST_INT));
+    }
+    if (!nan)
+        return;
+#endif
+    for (int i = 0; i < LANES; i++)
+        h[i] = half_from_float(x[i]);
+}
+
+static inline v16 product_load(enum dtype t, const void *w, int64_t at)
+{
+    return t == DTYPE_F32 ? v16_load((const float *)w + at) : halves_load(t, (const uint16_t *)w + at);
 }
 
 /* Codes of the four k of group g, as four vectors of floats. */
@@ -72,6 +101,55 @@ static inline void product_load_codes(v16 out[4], const int8_t *w, int64_t g)
         out[1].part[i] = __builtin_convertvector((x << 16) >> 24, vec);
         out[2].part[i] = __builtin_convertvector((x << 8) >> 24, vec);
         out[3].part[i] = __builtin_convertvector(x >> 24, vec);
+    }
+}
+
+#if defined __has_builtin
+#if __has_builtin(__builtin_shufflevector)
+#define TRANSPOSE_BY_SHUFFLES
+#endif
+#endif
+
+/* to[j][i] = from[i][j] of 4 x 4 floats */
+static inline void transpose4(float *to, int64_t ldt, const float *from, int64_t ldf)
+{
+#ifdef TRANSPOSE_BY_SHUFFLES
+    typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+    const four a = *(const four *)from, b = *(const four *)(from + ldf);
+    const four c = *(const four *)(from + 2 * ldf), d = *(const four *)(from + 3 * ldf);
+    const four ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const four cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    *(four *)to = __builtin_shufflevector(ab0, cd0, 0, 1, 4, 5);
+    *(four *)(to + ldt) = __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7);
+    *(four *)(to + 2 * ldt) = __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5);
+    *(four *)(to + 3 * ldt) = __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7);
+#else
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++)
+            to[j * ldt + i] = from[i * ldf + j];
+#endif
+}
+
+static inline void transpose16(float *to, int64_t ldt, const float *from, int64_t ldf)
+{
+    for (int i = 0; i < LANES; i += 4)
+        for (int j = 0; j < LANES; j += 4)
+            transpose4(to + j * ldt + i, ldt, from + i * ldf + j, ldf);
+}
+
+/* Inputs first .. first + n - 1 of a panel as floats [n][16]; first is a multiple of 4. Codes stay codes. */
+static inline void expand_panel(float *out, const void *panel, enum dtype t, int first, int n)
+{
+    if (t != DTYPE_I8) {
+        for (int k = 0; k < n; k++)
+            v16_store(out + k * LANES, product_load(t, panel, (int64_t)(first + k) * LANES));
+        return;
+    }
+    for (int k = 0; k < n; k += 4) {
+        v16 code[4];
+        product_load_codes(code, panel, (first + k) / 4);
+        for (int j = 0; j < 4 && k + j < n; j++)
+            v16_store(out + (k + j) * LANES, code[j]);
     }
 }
 
@@ -125,13 +203,20 @@ static inline void product_load_codes(v16 out[4], const int8_t *w, int64_t g)
         }                                                                                          \
         break;
 
-/* R rows of x against C panels: C = 1 with R <= ROW_TILE, or R = 1 with C <= 4. */
+/* R rows of x against C panels: C = 1 with R <= ROW_TILE, R <= 2 with C = 2, or R = 1 with C = 4. */
 static inline void product_tile(v16 *total, int R, int C, enum dtype t, const float *x, int64_t ldx, const void *w, int64_t stride,
                                 int64_t next, int K)
 {
     if (C == 4) {
         switch (R) {
             PRODUCT_CASE(1, 4)
+        }
+        return;
+    }
+    if (C == 2) {
+        switch (R) {
+            PRODUCT_CASE(1, 2)
+            PRODUCT_CASE(2, 2)
         }
         return;
     }
