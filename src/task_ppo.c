@@ -18,7 +18,7 @@ struct job {
     struct run run;
     struct rollout rollout;
     struct ppo ppo;
-    struct metrics_file metrics;
+    struct step_file metrics;
     int64_t total_steps;
 };
 
@@ -211,7 +211,7 @@ static int job_run(struct job *j, const struct options *o)
     if (o->resume)
         TRY(state_read(&j->ppo, &first));
     char *path = run_path(&j->run, "metrics.jsonl");
-    int rc = comm_agree(j->comm, metrics_open(&j->metrics, path, first, comm_rank(j->comm) == 0));
+    int rc = comm_agree(j->comm, step_file_open(&j->metrics, path, first, comm_rank(j->comm) == 0));
     free(path);
     TRY(rc);
     TRY(steps(j, first));
@@ -234,7 +234,7 @@ int task_ppo(const struct settings *s, struct comm *comm, const struct options *
         rc = engine_open(&j->engine, s, comm);
     if (!rc)
         rc = job_run(j, o);
-    metrics_close(&j->metrics);
+    step_file_close(&j->metrics);
     ppo_free(&j->ppo);
     reward_close(j->rollout.reward);
     prompts_free(&j->rollout.prompts);
