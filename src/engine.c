@@ -53,9 +53,38 @@ int engine_context(const struct engine *e)
     return asked > 0 && asked < limit ? (int)asked : limit;
 }
 
+/* One line: what the adapter is, and which settings it has taken the place of. */
+static void log_adapter(const struct settings *s, const struct peft_config *c)
+{
+    const struct settings_lora *l = &s->lora;
+    struct text other = {0};
+    if (l->r != c->r)
+        text_format(&other, ", lora.r = %lld", (long long)l->r);
+    if ((double)l->lora_alpha != c->lora_alpha)
+        text_format(&other, ", lora.lora_alpha = %lld", (long long)l->lora_alpha);
+    if (l->use_rslora != c->use_rslora)
+        text_format(&other, ", lora.use_rslora = %s", l->use_rslora ? "true" : "false");
+    if (l->target_modules.n)
+        text_add_string(&other, ", lora.target_modules");
+    log_line("adapter %s: r %d, lora_alpha %g%s%s%s", s->model.adapter, c->r, c->lora_alpha, c->use_rslora ? ", rslora" : "",
+             other.n ? "; not used: " : "", other.n ? text_string(&other) + 2 : "");
+    text_free(&other);
+}
+
+/* The adapters of model.adapter where it is given, else those that lora.* asks for. Dropout belongs to the training, not to the
+ * adapter: it is the run's own. */
 static void describe_adapters(struct engine *e)
 {
     const struct settings_lora *l = &e->settings->lora;
+    if (e->settings->model.adapter[0]) {
+        e->peft = e->adapter.config;
+        e->adapter.config = (struct peft_config){0};
+        e->peft.lora_dropout = l->lora_dropout;
+        if (!e->peft.base_model_name_or_path)
+            e->peft.base_model_name_or_path = strdup(e->settings->model.path);
+        log_adapter(e->settings, &e->peft);
+        return;
+    }
     e->peft = (struct peft_config){.r = (int)l->r,
                                    .lora_alpha = (double)l->lora_alpha,
                                    .lora_dropout = l->lora_dropout,
@@ -80,9 +109,7 @@ static int build_model(struct engine *e)
                               .outlier_threshold = (float)s->outlier_threshold,
                               .train_all = e->need.all_weights};
     model_init(&e->model, &e->folder.arch, &e->be, &o);
-    if (s->adapter[0])
-        TRY(lora_attach(&e->model, &e->adapter.config, (uint64_t)e->settings->run.seed));
-    else if (e->need.adapters)
+    if (e->need.adapters)
         TRY(lora_attach(&e->model, &e->peft, (uint64_t)e->settings->run.seed));
     if (e->need.value_head)
         model_add_value_head(&e->model);
@@ -122,7 +149,8 @@ int engine_plan(struct engine *e, const struct engine_need *need)
     const struct settings_run *run = &e->settings->run;
     int layers = e->folder.arch.layers;
     e->need = *need;
-    if (need->adapters)
+    e->need.adapters |= e->settings->model.adapter[0] != 0;
+    if (e->need.adapters)
         describe_adapters(e);
     TRY(build_model(e));
     double limit = run->memory_limit.set ? run->memory_limit.value * 1073741824.0
@@ -172,7 +200,7 @@ static int fill(struct engine *e)
         else
             TRY(weights_read(m, &e->folder));
     }
-    if (e->need.adapters || e->settings->model.adapter[0] || e->need.value_head)
+    if (e->need.adapters || e->need.value_head)
         lora_init(m, seed);
     if (e->settings->model.adapter[0])
         TRY(lora_read(m, &e->adapter, e->settings->model.adapter));

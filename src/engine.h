@@ -34,8 +34,8 @@ struct engine {
     struct model model;
     struct generator generator;
     struct micro_batch micro_batch;
-    struct peft_config peft; /* of the adapters, new or read */
-    struct peft_adapter adapter; /* model.adapter, opened */
+    struct peft_config peft; /* of the adapters: model.adapter's, else lora.*; what is written says the same */
+    struct peft_adapter adapter; /* model.adapter, opened; engine_plan takes its config */
     struct arena arena;
     struct engine_need need;
     struct model_shape shape;

@@ -2,6 +2,7 @@
 #include "lora.h"
 
 #include "error.h"
+#include "log.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -91,6 +92,8 @@ int lora_read(struct model *m, const struct peft_adapter *adapter, const char *f
         rc = peft_read_value_head(head, head + H, &found, folder, H);
         if (!rc && found)
             m->be->ops->copy_in(m->be, m->trainable.value + m->value_offset, head, (size_t)(H + 1) * sizeof *head);
+        if (!rc)
+            log_line("value head: %s", found ? "from beside the adapter" : "none beside the adapter, a new one");
         free(head);
     }
     model_refresh(m);

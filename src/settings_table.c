@@ -73,7 +73,10 @@ const struct setting_row settings_rows[] = {
           .doc =
               "llm.int8: activations of at least this magnitude are multiplied in floating point."),
     STRING(model.adapter, .required = T(MERGE), .example = "",
-           .doc = "PEFT folder of an adapter to start from, to merge or to evaluate."),
+           .doc = "PEFT folder of an adapter to start from, to merge or to evaluate. Its r, alpha, "
+                  "modules and rslora take the place of lora.* (but for lora_dropout), and the value "
+                  "head beside it is taken up where there is one; the reference policy is the model "
+                  "without it."),
 
     INT(lora.r, 1, 4096, .standard = "16", .doc = "Rank of the adapters."),
     INT(lora.lora_alpha, 1, SIZE_LIMIT, .standard = "32",
