@@ -1,6 +1,7 @@
 /* JSON Lines over bytes in memory, through Jansson. The depth is checked first: Jansson recurses. */
 #include "jsonl.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -72,6 +73,11 @@ int jsonl_next(struct jsonl *j, json_t **object)
         return 1;
     }
     return 0;
+}
+
+json_t *jsonl_number(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
 }
 
 const char *jsonl_kind(const json_t *value)

@@ -21,6 +21,8 @@ void jsonl_open(struct jsonl *j, const char *path, const char *bytes, size_t n);
  * JSONL_DEPTH_MAX. */
 int jsonl_next(struct jsonl *j, json_t **object);
 
+json_t *jsonl_number(double x); /* null where x is not finite: JSON has no such number */
+
 const char *jsonl_kind(const json_t *value); /* "a string", "an array", ..: for messages */
 
 #endif

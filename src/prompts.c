@@ -6,21 +6,43 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int encode_row(struct token_list *out, const struct dataset *d, const struct dataset_row *row, const struct tokenizer *t,
-                      bool add_special, int vocab)
+/* Where a row's tokens come from; with text_first the text is taken even where a prompt stands beside it. */
+struct encoding {
+    const struct tokenizer *tokenizer;
+    bool add_special, text_first;
+    int max_tokens, vocab;
+};
+
+static int encode_row(struct token_list *out, const struct dataset *d, const struct dataset_row *row, const struct encoding *how)
 {
-    if (row->input_ids) {
-        token_list_reserve(out, row->n_ids);
-        for (int64_t i = 0; i < row->n_ids; i++) {
-            if (row->input_ids[i] >= vocab)
-                return error_set(ERR_FILE, "%s:%lld: input_ids holds %d, the model's vocabulary ends at %d", d->path,
-                                 (long long)row->line, row->input_ids[i], vocab - 1);
-            token_list_add(out, row->input_ids[i]);
+    const bool prompt = row->prompt && !(how->text_first && row->text);
+    const char *bytes = prompt ? row->prompt : row->text ? row->text : "";
+    if (!row->input_ids)
+        return tokenizer_encode(how->tokenizer, out, bytes, prompt ? row->n_prompt : row->n_text, how->add_special);
+    token_list_reserve(out, row->n_ids);
+    for (int64_t i = 0; i < row->n_ids; i++) {
+        if (row->input_ids[i] >= how->vocab)
+            return error_set(ERR_FILE, "%s:%lld: input_ids holds %d, the model's vocabulary ends at %d", d->path,
+                             (long long)row->line, row->input_ids[i], how->vocab - 1);
+        token_list_add(out, row->input_ids[i]);
+    }
+    return 0;
+}
+
+static int encode(struct prompt_list *out, const struct dataset *d, const struct encoding *how)
+{
+    *out = (struct prompt_list){.prompt = calloc((size_t)d->n, sizeof *out->prompt), .n = d->n};
+    CHECK(out->prompt, "out of memory");
+    for (int64_t i = 0; i < d->n; i++) {
+        struct token_list *p = &out->prompt[i];
+        TRY(encode_row(p, d, &d->row[i], how));
+        if (p->n == 0)
+            return error_set(ERR_FILE, "%s:%lld: the text gives no tokens", d->path, (long long)d->row[i].line);
+        if (how->max_tokens > 0 && p->n > how->max_tokens) {
+            p->n = how->max_tokens;
+            out->n_cut++;
         }
-    } else if (row->prompt) {
-        TRY(tokenizer_encode(t, out, row->prompt, row->n_prompt, add_special));
-    } else {
-        TRY(tokenizer_encode(t, out, row->text ? row->text : "", row->n_text, add_special));
+        out->longest = p->n > out->longest ? p->n : out->longest;
     }
     return 0;
 }
@@ -28,20 +50,15 @@ static int encode_row(struct token_list *out, const struct dataset *d, const str
 int prompts_encode(struct prompt_list *out, const struct dataset *d, const struct tokenizer *t, bool add_special, int max_tokens,
                    int vocab)
 {
-    *out = (struct prompt_list){.prompt = calloc((size_t)d->n, sizeof *out->prompt), .n = d->n};
-    CHECK(out->prompt, "out of memory");
-    for (int64_t i = 0; i < d->n; i++) {
-        struct token_list *p = &out->prompt[i];
-        TRY(encode_row(p, d, &d->row[i], t, add_special, vocab));
-        if (p->n == 0)
-            return error_set(ERR_FILE, "%s:%lld: the text gives no tokens", d->path, (long long)d->row[i].line);
-        if (max_tokens > 0 && p->n > max_tokens) {
-            p->n = max_tokens;
-            out->n_cut++;
-        }
-        out->longest = p->n > out->longest ? p->n : out->longest;
-    }
-    return 0;
+    struct encoding how = {t, add_special, false, max_tokens, vocab};
+    return encode(out, d, &how);
+}
+
+int prompts_encode_texts(struct prompt_list *out, const struct dataset *d, const struct tokenizer *t, bool add_special,
+                         int max_tokens, int vocab)
+{
+    struct encoding how = {t, add_special, true, max_tokens, vocab};
+    return encode(out, d, &how);
 }
 
 void prompts_free(struct prompt_list *p)

@@ -12,10 +12,12 @@ struct prompt_list {
     int64_t n_cut; /* that were longer than max_tokens */
 };
 
-/* The ids of each row: input_ids, else the prompt, else the text. Rows are cut to max_tokens (0: not). Errors: an id beyond
- * the vocabulary, a row without tokens. */
+/* The ids of each row: input_ids, else the prompt, else the text; prompts_encode_texts: input_ids, else the text, else the
+ * prompt. Rows are cut to max_tokens (0: not). Errors: an id beyond the vocabulary, a row without tokens. */
 int prompts_encode(struct prompt_list *out, const struct dataset *d, const struct tokenizer *t, bool add_special,
                    int max_tokens, int vocab);
+int prompts_encode_texts(struct prompt_list *out, const struct dataset *d, const struct tokenizer *t, bool add_special,
+                         int max_tokens, int vocab);
 void prompts_free(struct prompt_list *p);
 
 #endif

@@ -230,7 +230,7 @@ int rollout_run(struct rollout *r, struct sample_list *out, const struct rollout
     }
     if (!rc && q->with_logprobs) {
         timing_begin(r->timing, PHASE_LOGPROBS);
-        rc = evaluate(r, &local, q->temperature);
+        rc = evaluate(r, &local, q->temperature > 0 ? q->temperature : 1.0f);
         timing_end(r->timing, 2 * tokens_of(&local));
     }
     timing_begin(r->timing, PHASE_GATHER);

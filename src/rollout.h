@@ -39,7 +39,7 @@ struct rollout_request {
     int adapter;         /* 0 policy, -1 reference */
     float temperature;
     bool in_order;       /* prompts 0, 1, .. instead of the run's permutation */
-    bool with_logprobs;  /* evaluate policy, reference and value of each token */
+    bool with_logprobs;  /* evaluate policy, reference and value of each token; of greedy responses at temperature 1 */
 };
 
 /* Answers, scores and gathers: out holds all n samples in global order, the same on every rank. Collective.

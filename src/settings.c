@@ -423,8 +423,8 @@ static void check_together(struct loader *l)
               "\"constant_with_warmup\"");
     if (s->run.eval_steps > 0 && !*s->data.eval_path)
         clash(l, "run.eval_steps", "needs data.eval_path");
-    if (l->task_known && s->task == TASK_EVALUATE && !s->evaluate.texts && !s->evaluate.responses)
-        clash(l, "evaluate.texts", "nothing to do: evaluate.responses is false too");
+    if (l->task_known && s->task == TASK_EVALUATE && s->evaluate.what == EVALUATE_CHOICE_RESPONSES && !s->n_rewards)
+        clash(l, "evaluate.what", "\"responses\" needs a reward: reward = ( { type = .. } )");
     check_rewards(l);
 }
 

@@ -42,6 +42,7 @@ enum reward_choice {
     REWARD_TYPE_ADAPTER
 };
 enum kl_choice { KL_CHOICE_KL, KL_CHOICE_ABS, KL_CHOICE_MSE, KL_CHOICE_K3 };
+enum evaluate_choice { EVALUATE_CHOICE_AUTO, EVALUATE_CHOICE_TEXTS, EVALUATE_CHOICE_RESPONSES };
 enum packing { PACKING_WRAPPED, PACKING_NONE };
 enum scheduler_type {
     SCHEDULER_CONSTANT,
@@ -126,7 +127,7 @@ struct settings_sft {
 };
 
 struct settings_evaluate {
-    bool texts, responses;
+    enum evaluate_choice what; /* auto: responses where there is a reward, else texts */
     int64_t micro_batch_size;
 };
 

@@ -15,6 +15,7 @@ static const char *const init_names[] = {"weights", "random", NULL};
 static const char *const quantization_names[] = {"int8", "none", NULL};
 static const char *const matmul_names[] = {"llm.int8", "dequant", NULL};
 static const char *const format_names[] = {"jsonl", "text", "csv", "imdb", NULL};
+static const char *const evaluate_names[] = {"auto", "texts", "responses", NULL};
 static const char *const packing_names[] = {"wrapped", "none", NULL};
 static const char *const device_names[] = {"auto", "cpu", "cuda", NULL};
 static const char *const on_nan_names[] = {"stop", "skip", NULL};
@@ -90,8 +91,8 @@ const struct setting_row settings_rows[] = {
     STRING(data.path, .required = T_ALL & ~T(MERGE), .example = "input/tiny/prompts.jsonl",
            .doc = "Prompts, texts or reviews: a file, or for imdb a folder."),
     STRING(data.eval_path,
-           .doc = "Data of the evaluations of run.eval_steps, in the same format; for imdb the "
-                  "aclImdb folder again (its test split is taken)."),
+           .doc = "Data of the evaluations of run.eval_steps, all of it each time, in the same format; "
+                  "for imdb the aclImdb folder again (its test split is taken)."),
     ENUM(data.format, format_names, .standard = "jsonl",
          .doc = "jsonl: an object a line; csv: a header line with field names; text: a text a "
                 "line, or texts "
@@ -199,12 +200,12 @@ const struct setting_row settings_rows[] = {
     INT(pretrain.micro_batch_size, 0, SIZE_LIMIT, .standard = "0",
         .doc = "Sequences of one pass on a rank; 0: planned. Does not change results."),
 
-    BOOL(evaluate.texts, .standard = "true",
-         .doc = "Log-probabilities and perplexity of every text."),
-    BOOL(evaluate.responses, .standard = "false",
-         .doc = "A response to every prompt, scored by the rewards where there are any."),
+    ENUM(evaluate.what, evaluate_names, .standard = "auto",
+         .doc = "texts: log-probabilities and perplexity of every text, and with a reward the score of "
+                "the text as it stands. responses: a response of the policy to every prompt, its score "
+                "and its KL to the reference. auto: responses where there is a reward, else texts."),
     INT(evaluate.micro_batch_size, 0, SIZE_LIMIT, .standard = "0",
-        .doc = "Texts of one pass on a rank; 0: planned. Does not change results."),
+        .doc = "Texts or responses of one pass on a rank; 0: planned. Does not change results."),
 
     FLOAT(optim.learning_rate, 0, 1e3, .standard = "1.41e-5",
           .by_task = "sft=5e-5 pretrain=1e-3 reward=1e-4 dpo=1e-6",
@@ -233,9 +234,11 @@ const struct setting_row settings_rows[] = {
     INT(run.save_total_limit, 0, SIZE_LIMIT, .standard = "2",
         .doc = "Keep this many checkpoints; 0: all."),
     INT(run.sample_steps, 0, SIZE_LIMIT, .standard = "10",
-        .doc = "Write samples, beside the reference's, every so many steps; 0: never."),
+        .doc = "Write responses to the first 4 prompts of data.eval_path (without it: data.path), beside "
+               "the reference's, to samples.jsonl every so many steps; 0: never."),
     INT(run.eval_steps, 0, SIZE_LIMIT, .standard = "0",
-        .doc = "Evaluate on data.eval_path every so many steps; 0: never."),
+        .doc = "Mean score and KL on data.eval_path every so many steps: eval/score, eval/score_std and "
+               "eval/kl of metrics.jsonl; 0: never."),
     DURATION(run.max_walltime, .standard = "0",
              .doc = "Stop with a checkpoint and exit code 75 in time for this limit: seconds or "
                     "\"HH:MM:SS\" "

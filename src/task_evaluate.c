@@ -1,122 +1,256 @@
-/* task = "evaluate": log-probabilities and perplexity of texts. Each rank takes every size-th text; results are gathered. */
+/* task = "evaluate": log-probabilities and perplexity of texts, and their scores where there is a reward; or responses of the
+ * policy to prompts, their scores and their KL to the reference. Objects in input order go to evaluate.jsonl, totals to
+ * evaluate.json; both are the same on any number of ranks. */
+#include "actor.h"
+#include "banner.h"
 #include "engine.h"
 #include "error.h"
+#include "evaluation.h"
 #include "file.h"
 #include "fmath.h"
+#include "jsonl.h"
 #include "log.h"
-#include "prompts.h"
 #include "records.h"
 #include "run.h"
+#include "stats.h"
 #include "task.h"
 
-#include <stdio.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-static int evaluate_share(struct engine *e, const struct prompt_list *texts, struct record_list *mine)
+struct job {
+    struct engine engine;
+    struct run run;
+    struct prompt_list items; /* texts or prompts */
+    struct rollout rollout;   /* its reward is NULL where texts are not scored */
+    struct text lines, totals;
+};
+
+/* ---- files ---- */
+
+/* Appends a packed object as one line and drops it. */
+static void add_line(struct text *out, json_t *object)
 {
-    int size = comm_size(e->comm);
-    for (int64_t i = comm_rank(e->comm); i < texts->n; i += size) {
-        const struct token_list *t = &texts->prompt[i];
-        float *logprob = records_extend(mine, i, (size_t)(t->n - 1) * sizeof *logprob);
-        struct sequence s = {.sample = i, .ids = t->ids, .n = (int)t->n, .first = 1, .logprob = logprob};
-        struct model_pass pass = {.adapter = e->settings->model.adapter[0] ? 0 : -1};
-        if (t->n > 1)
-            TRY(sequences_evaluate(&e->micro_batch, &s, 1, &pass, 1.0f));
-    }
-    return 0;
+    char *line = object ? json_dumps(object, 0) : NULL;
+    CHECK(line, "a result is not UTF-8");
+    text_add_string(out, line);
+    text_add_string(out, "\n");
+    free(line);
+    json_decref(object);
 }
 
-static void format_text(struct text *out, const struct token_list *t, const float *logprob, double *nll)
+static int write_files(struct job *j)
 {
-    text_add_string(out, "{\"ids\": [");
-    for (int64_t i = 0; i < t->n; i++)
-        text_format(out, i ? ", %d" : "%d", t->ids[i]);
-    text_add_string(out, "], \"logprobs\": [");
-    double sum = 0;
-    for (int64_t i = 0; i + 1 < t->n; i++) {
-        text_format(out, i ? ", %.9g" : "%.9g", (double)logprob[i]);
-        sum -= logprob[i];
-    }
-    text_format(out, "], \"perplexity\": %.9g}\n", t->n > 1 ? math_exp(sum / (double)(t->n - 1)) : 1.0);
-    *nll += sum;
-}
-
-static int write_results(struct run *run, const struct prompt_list *texts, const struct record_list *all)
-{
-    struct text lines = {0}, totals = {0};
-    double nll = 0;
-    int64_t targets = 0;
-    for (int64_t i = 0; i < texts->n; i++) {
-        format_text(&lines, &texts->prompt[i], records_bytes(all, i), &nll);
-        targets += texts->prompt[i].n - 1;
-    }
-    double perplexity = targets ? math_exp(nll / (double)targets) : 1;
-    text_format(&totals, "{\"texts\": %lld, \"tokens\": %lld, \"nll\": %.9g, \"perplexity\": %.9g}\n", (long long)texts->n,
-                (long long)targets, targets ? nll / (double)targets : 0, perplexity);
-    char *path = run_path(run, "evaluate.jsonl"), *total_path = run_path(run, "evaluate.json");
-    int rc = file_write_atomic(path, lines.bytes, lines.n);
+    char *path = run_path(&j->run, "evaluate.jsonl"), *total_path = run_path(&j->run, "evaluate.json");
+    int rc = file_write_atomic(path, j->lines.bytes, j->lines.n);
     if (!rc)
-        rc = file_write_atomic(total_path, totals.bytes, totals.n);
+        rc = file_write_atomic(total_path, j->totals.bytes, j->totals.n);
     if (!rc)
-        log_line("%lld texts, %lld targets: %.6f nats a token, perplexity %.4f; wrote %s", (long long)texts->n,
-                 (long long)targets, targets ? nll / (double)targets : 0, perplexity, path);
+        log_line("wrote %s and %s", path, total_path);
     free(path);
     free(total_path);
-    text_free(&lines);
-    text_free(&totals);
     return rc;
 }
 
-static int load_texts(struct prompt_list *texts, const struct engine *e)
+/* ---- texts ---- */
+
+static int load_texts(struct job *j)
 {
+    const struct engine *e = &j->engine;
     const struct settings *s = e->settings;
     struct dataset data = {0};
+    const int room = engine_context(e);
     int rc = dataset_load(&data, &s->data, DATASET_TEXT);
     if (!rc)
-        rc = prompts_encode(texts, &data, e->tokenizer, s->data.add_special_tokens, engine_context(e), e->folder.arch.vocab);
-    if (!rc && texts->n_cut)
-        log_warn("%lld texts are longer than the context of %d tokens and were cut", (long long)texts->n_cut, engine_context(e));
+        rc = prompts_encode_texts(&j->items, &data, e->tokenizer, s->data.add_special_tokens, room, e->folder.arch.vocab);
+    if (!rc && j->items.n_cut)
+        log_warn("%lld texts are longer than the context of %d tokens and were cut", (long long)j->items.n_cut, room);
     dataset_free(&data);
     return rc;
 }
 
-static int evaluate(struct engine *e, struct run *run, const struct options *o, struct prompt_list *texts)
+/* The score of a text as it stands: as a response to nothing. */
+static int score_text(struct job *j, int64_t i, double *score)
 {
-    TRY(comm_agree(e->comm, load_texts(texts, e)));
-    struct engine_need need = {.longest = (int)texts->longest, .longest_targets = (int)texts->longest, .micro_batch = 4};
-    TRY(comm_agree(e->comm, engine_plan(e, &need)));
-    if (o->plan) {
-        engine_print_plan(e);
-        return 0;
+    struct text bytes = {0};
+    int rc = tokenizer_decode(j->engine.tokenizer, &bytes, j->items.prompt[i].ids, j->items.prompt[i].n, true);
+    struct reward_text text = {i, "", text_string(&bytes), 0, bytes.n};
+    if (!rc)
+        rc = reward_score(j->rollout.reward, &text, 1, score, NULL);
+    text_free(&bytes);
+    return rc;
+}
+
+/* This rank's texts, every size-th. A record: the score (0 without rewards), then the log-probabilities. */
+static int evaluate_share(struct job *j, struct record_list *mine)
+{
+    struct engine *e = &j->engine;
+    struct model_pass pass = {.adapter = e->settings->model.adapter[0] ? 0 : -1};
+    for (int64_t i = comm_rank(e->comm); i < j->items.n; i += comm_size(e->comm)) {
+        const struct token_list *t = &j->items.prompt[i];
+        double *score = records_extend(mine, i, sizeof *score + (size_t)(t->n - 1) * sizeof(float));
+        struct sequence s = {.sample = i, .ids = t->ids, .n = (int)t->n, .first = 1, .logprob = (float *)(score + 1)};
+        *score = 0;
+        if (t->n > 1)
+            TRY(sequences_evaluate(&e->micro_batch, &s, 1, &pass, 1.0f));
+        if (j->rollout.reward)
+            TRY(score_text(j, i, score));
     }
-    TRY(engine_load(e));
+    return 0;
+}
+
+static double format_text(struct text *out, const struct token_list *t, const float *logprob, const double *score)
+{
+    double nll = 0;
+    text_add_string(out, "{\"ids\": [");
+    for (int64_t i = 0; i < t->n; i++)
+        text_format(out, i ? ", %d" : "%d", t->ids[i]);
+    text_add_string(out, "], \"logprobs\": [");
+    for (int64_t i = 0; i + 1 < t->n; i++) {
+        text_format(out, i ? ", %.9g" : "%.9g", (double)logprob[i]);
+        nll -= logprob[i];
+    }
+    text_format(out, "], \"perplexity\": %.9g", t->n > 1 ? math_exp(nll / (double)(t->n - 1)) : 1.0);
+    if (score)
+        text_format(out, ", \"score\": %.17g", *score);
+    text_add_string(out, "}\n");
+    return nll;
+}
+
+static void format_texts(struct job *j, const struct record_list *all)
+{
+    const int64_t n = j->items.n;
+    const bool scored = j->rollout.reward != NULL;
+    double *score = malloc((size_t)n * sizeof *score), nll = 0;
+    int64_t targets = 0;
+    CHECK(score, "out of memory");
+    for (int64_t i = 0; i < n; i++) {
+        const double *record = records_bytes(all, i);
+        score[i] = *record;
+        nll += format_text(&j->lines, &j->items.prompt[i], (const float *)(record + 1), scored ? record : NULL);
+        targets += j->items.prompt[i].n - 1;
+    }
+    const double mean = targets ? nll / (double)targets : 0, perplexity = math_exp(mean);
+    text_format(&j->totals, "{\"texts\": %lld, \"tokens\": %lld, \"nll\": %.9g, \"perplexity\": %.9g", (long long)n,
+                (long long)targets, mean, perplexity);
+    log_line("%lld texts, %lld targets: %.6f nats a token, perplexity %.4f", (long long)n, (long long)targets, mean, perplexity);
+    if (scored) {
+        const double average = stats_mean(score, n), std = sqrt(stats_variance(score, n)), error = std / sqrt((double)n);
+        text_format(&j->totals, ", \"score\": %.17g, \"score_std\": %.17g, \"score_stderr\": %.17g", average, std, error);
+        log_line("score %.4f +- %.4f", average, error);
+    }
+    text_add_string(&j->totals, "}\n");
+    free(score);
+}
+
+static int evaluate_texts(struct job *j)
+{
+    struct comm *comm = j->engine.comm;
     struct record_list mine = {0}, all = {0};
-    timing_begin(&run->timing, PHASE_EVALUATE);
-    int rc = comm_agree(e->comm, evaluate_share(e, texts, &mine));
-    timing_end(&run->timing, 0);
+    int rc = comm_agree(comm, evaluate_share(j, &mine));
     if (!rc) {
-        comm_gather_records(e->comm, &all, &mine);
-        rc = comm_agree(e->comm, comm_rank(e->comm) == 0 ? write_results(run, texts, &all) : 0);
+        comm_gather_records(comm, &all, &mine);
+        format_texts(j, &all);
     }
     records_free(&mine);
     records_free(&all);
     return rc;
 }
 
+/* ---- responses ---- */
+
+static int load_prompts(struct job *j)
+{
+    struct dataset data = {0};
+    int rc = dataset_load(&data, &j->engine.settings->data, 0);
+    if (!rc)
+        rc = actor_encode(&j->items, &j->engine, &data);
+    dataset_free(&data);
+    return rc;
+}
+
+static int evaluate_responses(struct job *j)
+{
+    struct sample_list samples = {0};
+    struct evaluation e;
+    int rc = evaluation_run(&e, &samples, &j->rollout, &j->items);
+    for (int64_t i = 0; !rc && i < samples.n; i++) {
+        const struct sample *s = &samples.sample[i];
+        add_line(&j->lines, json_pack("{s:s%, s:s%, s:o, s:o}", "prompt", text_string(&s->prompt_text), s->prompt_text.n, "response",
+                                      text_string(&s->response_text), s->response_text.n, "score", jsonl_number(s->raw_score),
+                                      "kl", jsonl_number(evaluation_kl(s))));
+    }
+    if (!rc) {
+        const double distinct = evaluation_distinct_2(&samples);
+        add_line(&j->totals,
+                 json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "prompts", (json_int_t)e.n, "score", jsonl_number(e.score),
+                           "score_std", jsonl_number(e.score_std), "score_stderr", jsonl_number(e.score_stderr), "kl",
+                           jsonl_number(e.kl), "response_length", jsonl_number(e.response_length), "distinct_2",
+                           jsonl_number(distinct)));
+        log_line("%lld prompts: score %.4f +- %.4f  kl %.4f  length %.1f  distinct-2 %.4f", (long long)e.n, e.score,
+                 e.score_stderr, e.kl, e.response_length, distinct);
+    }
+    sample_list_free(&samples);
+    return rc;
+}
+
+/* ---- the task ---- */
+
+static struct engine_need need_of(const struct job *j, bool responses)
+{
+    const struct settings *s = j->engine.settings;
+    const int size = comm_size(j->engine.comm), micro = (int)s->evaluate.micro_batch_size;
+    const int64_t share = (j->items.n + size - 1) / size, slots = s->generate.slots;
+    struct engine_need need = {
+        .longest = (int)j->items.longest, .longest_targets = (int)j->items.longest, .micro_batch = micro > 0 ? micro : 4};
+    if (responses) {
+        need.longest_targets = actor_new_tokens(&j->engine);
+        need.longest = actor_longest(&j->engine, &j->items) + need.longest_targets;
+        need.slots = (int)(slots > 0 ? slots : share < 32 ? share : 32);
+    }
+    return need;
+}
+
+static int evaluate(struct job *j, const struct options *o)
+{
+    struct engine *e = &j->engine;
+    const struct settings *s = e->settings;
+    const bool responses = s->evaluate.what == EVALUATE_CHOICE_RESPONSES ||
+                           (s->evaluate.what == EVALUATE_CHOICE_AUTO && s->n_rewards > 0);
+    TRY(comm_agree(e->comm, responses ? load_prompts(j) : load_texts(j)));
+    struct engine_need need = need_of(j, responses);
+    TRY(comm_agree(e->comm, engine_plan(e, &need)));
+    if (o->plan) {
+        engine_print_plan(e);
+        return 0;
+    }
+    TRY(comm_agree(e->comm, s->n_rewards ? actor_open_rewards(&j->rollout.reward, s) : 0));
+    TRY(engine_load(e));
+    banner_print(e);
+    if (responses)
+        banner_prompts(e->tokenizer, &j->items);
+    actor_rollout(&j->rollout, e, &j->run.timing);
+    timing_begin(&j->run.timing, PHASE_EVALUATE);
+    int rc = responses ? evaluate_responses(j) : evaluate_texts(j);
+    timing_end(&j->run.timing, 0);
+    TRY(rc);
+    return comm_agree(e->comm, comm_rank(e->comm) == 0 ? write_files(j) : 0);
+}
+
 int task_evaluate(const struct settings *s, struct comm *comm, const struct options *o)
 {
-    struct engine e;
-    struct run run;
-    struct prompt_list texts = {0};
-    int rc = run_open(&run, s, comm, o->resume);
-    if (!rc) {
-        rc = engine_open(&e, s, comm);
-        if (!rc)
-            rc = evaluate(&e, &run, o, &texts);
-        prompts_free(&texts);
-        engine_close(&e);
-    }
-    run_close(&run);
+    struct job j = {0};
+    int rc = run_open(&j.run, s, comm, o->resume);
+    if (!rc)
+        rc = engine_open(&j.engine, s, comm);
+    if (!rc)
+        rc = evaluate(&j, o);
+    text_free(&j.lines);
+    text_free(&j.totals);
+    reward_close(j.rollout.reward);
+    prompts_free(&j.items);
+    engine_close(&j.engine);
+    run_close(&j.run);
     return rc;
 }

@@ -1,5 +1,6 @@
 /* task = "generate": completions of prompts, from data.path or, with data.path = "-", line by line from standard input.
  * Completions go to generate.jsonl, and to standard output when the prompts came from standard input. */
+#include "actor.h"
 #include "engine.h"
 #include "error.h"
 #include "file.h"
@@ -40,17 +41,10 @@ static int dataset_from_lines(struct dataset *d, const struct text *lines)
 
 static int load_prompts(struct prompt_list *prompts, const struct engine *e, const struct text *lines)
 {
-    const struct settings *s = e->settings;
     struct dataset data = {0};
-    int room = engine_context(e) - (int)(s->generate.max_new_tokens.max - 1);
-    if (room < 1)
-        return error_set(ERR_INPUT, "generate.max_new_tokens leaves no room for a prompt: the context has %d tokens",
-                         engine_context(e));
-    int rc = lines ? dataset_from_lines(&data, lines) : dataset_load(&data, &s->data, 0);
+    int rc = lines ? dataset_from_lines(&data, lines) : dataset_load(&data, &e->settings->data, 0);
     if (!rc)
-        rc = prompts_encode(prompts, &data, e->tokenizer, s->data.add_special_tokens, room, e->folder.arch.vocab);
-    if (!rc && prompts->n_cut)
-        log_warn("%lld prompts are longer than %d tokens and were cut", (long long)prompts->n_cut, room);
+        rc = actor_encode(prompts, e, &data);
     dataset_free(&data);
     return rc;
 }
@@ -87,7 +81,7 @@ static int generate(struct engine *e, struct run *run, const struct options *o, 
     TRY(comm_agree(e->comm, load_prompts(prompts, e, lines)));
     int64_t share = (prompts->n + comm_size(e->comm) - 1) / comm_size(e->comm);
     int64_t slots = s->generate.slots > 0 ? s->generate.slots : share < 32 ? share : 32;
-    struct engine_need need = {.longest = (int)prompts->longest + (int)s->generate.max_new_tokens.max - 1, .longest_targets = 1,
+    struct engine_need need = {.longest = actor_longest(e, prompts) + actor_new_tokens(e), .longest_targets = 1,
                                .micro_batch = 4, .slots = (int)slots};
     TRY(comm_agree(e->comm, engine_plan(e, &need)));
     if (o->plan) {
@@ -96,9 +90,8 @@ static int generate(struct engine *e, struct run *run, const struct options *o, 
     }
     TRY(engine_load(e));
     struct sample_list samples = {0};
-    struct rollout r = {.settings = s, .comm = e->comm, .model = &e->model, .generator = &e->generator,
-                        .micro_batch = &e->micro_batch, .tokenizer = e->tokenizer, .timing = &run->timing, .prompts = *prompts,
-                        .eos = e->folder.arch.eos, .n_eos = s->generate.ignore_eos ? 0 : e->folder.arch.n_eos};
+    struct rollout r = {.prompts = *prompts};
+    actor_rollout(&r, e, &run->timing);
     struct rollout_request ask = {.prompts = prompts, .n = prompts->n, .adapter = s->model.adapter[0] ? 0 : -1, .in_order = true,
                                   .temperature = (float)s->generate.temperature};
     int rc = rollout_run(&r, &samples, &ask);

@@ -1,5 +1,6 @@
 /* task = "pretrain": all weights of a small model, from text. The texts become one stream of tokens with an end token after
  * each; a sample is a window of it. Gradients are exact sums as in PPO, so ranks change nothing here either. */
+#include "banner.h"
 #include "bpe_train.h"
 #include "engine.h"
 #include "error.h"
@@ -78,7 +79,8 @@ static int load_stream(struct pretrain *p)
     int end = p->engine->folder.arch.n_eos ? p->engine->folder.arch.eos[0] : -1;
     int rc = dataset_load(&data, &s->data, DATASET_TEXT);
     if (!rc)
-        rc = prompts_encode(&texts, &data, p->engine->tokenizer, s->data.add_special_tokens, 0, p->engine->folder.arch.vocab);
+        rc = prompts_encode_texts(&texts, &data, p->engine->tokenizer, s->data.add_special_tokens, 0,
+                                  p->engine->folder.arch.vocab);
     for (int64_t i = 0; !rc && i < texts.n; i++) {
         if (end >= 0)
             token_list_add(&p->stream, end);
@@ -210,9 +212,8 @@ static int pretrain(struct pretrain *p, const struct options *o, const char *tok
     struct engine_need need = {.longest = p->block, .longest_targets = p->block - 1, .train = true, .all_weights = true,
                                .micro_batch = s->pretrain.micro_batch_size > 0 ? (int)s->pretrain.micro_batch_size : 4};
     TRY(comm_agree(p->comm, engine_plan(e, &need)));
-    log_line("pretraining %lld parameters on %lld tokens, %d ranks, %s", (long long)e->model.trainable.n, (long long)p->stream.n,
-             comm_size(p->comm), e->be.ops->describe(&e->be));
-    engine_print_plan(e);
+    banner_print(e);
+    log_line("%lld tokens of text", (long long)p->stream.n);
     if (o->plan)
         return 0;
     TRY(engine_load(e));

@@ -40,6 +40,8 @@ void timing_begin(struct timing *t, enum phase p)
 {
     CHECK(t->depth < 8, "phases nest too deep");
     charge(t);
+    if (t->depth && t->stack[t->depth - 1] == PHASE_EVALUATE)
+        p = PHASE_EVALUATE;
     t->stack[t->depth++] = p;
 }
 

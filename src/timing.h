@@ -1,4 +1,5 @@
-/* Wall time by phase. Phases nest: a phase's time excludes the phases begun inside it, so that they add up. */
+/* Wall time by phase. Phases nest: a phase's time excludes the phases begun inside it, so that they add up; but what an
+ * evaluation begins is evaluation, so that the other phases are of the training alone. */
 #ifndef RLHF_SRC_TIMING_H
 #define RLHF_SRC_TIMING_H
 

@@ -379,6 +379,9 @@ static void test_contradictions(void **state)
                  "warm-up; use "
                  "\"constant_with_warmup\"");
     expect_override_error("run.eval_steps=5", "--set run.eval_steps=5: needs data.eval_path");
+    expect_error("task = \"evaluate\"; model: { path = \"m\"; }; data: { path = \"d\"; };\n"
+                 "run: { output_dir = \"o\"; }; evaluate: { what = \"responses\"; };",
+                 "input.cfg:2: evaluate.what: \"responses\" needs a reward: reward = ( { type = .. } )");
     expect_error(BASE "run: {};", "input.cfg:6: duplicate setting name");
 }
 

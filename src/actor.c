@@ -1,0 +1,52 @@
+/* Prompts, rewards and rollouts of an engine. */
+#include "actor.h"
+
+#include "error.h"
+#include "log.h"
+
+int actor_new_tokens(const struct engine *e)
+{
+    return (int)e->settings->generate.max_new_tokens.max - 1;
+}
+
+int actor_encode(struct prompt_list *out, const struct engine *e, const struct dataset *data)
+{
+    const struct settings_data *s = &e->settings->data;
+    const int room = engine_context(e) - actor_new_tokens(e);
+    if (room < 1)
+        return error_set(ERR_INPUT, "generate.max_new_tokens leaves no room for a prompt: the context has %d tokens",
+                         engine_context(e));
+    TRY(prompts_encode(out, data, e->tokenizer, s->add_special_tokens, room, e->folder.arch.vocab));
+    if (out->n_cut && s->prompt_tokens.max == 0)
+        log_warn("%s: %lld prompts are longer than %d tokens and were cut", data->path, (long long)out->n_cut, room);
+    return 0;
+}
+
+int actor_longest(const struct engine *e, const struct prompt_list *prompts)
+{
+    const int64_t most = e->settings->data.prompt_tokens.max - 1;
+    return (int)(most > 0 && most < prompts->longest ? most : prompts->longest);
+}
+
+int actor_open_rewards(struct reward **out, const struct settings *s)
+{
+    struct reward_spec specs[SETTINGS_REWARDS_MAX];
+    for (int i = 0; i < s->n_rewards; i++) {
+        const struct settings_reward *r = &s->reward[i];
+        specs[i] = (struct reward_spec){settings_reward_names[r->type], r->name, r->weight, r->path, r->command, r->timeout};
+    }
+    return reward_open(out, specs, s->n_rewards);
+}
+
+void actor_rollout(struct rollout *r, struct engine *e, struct timing *timing)
+{
+    r->settings = e->settings;
+    r->comm = e->comm;
+    r->model = &e->model;
+    r->generator = &e->generator;
+    r->micro_batch = &e->micro_batch;
+    r->tokenizer = e->tokenizer;
+    r->timing = timing;
+    r->eos = e->folder.arch.eos;
+    r->n_eos = e->settings->generate.ignore_eos ? 0 : e->folder.arch.n_eos;
+}

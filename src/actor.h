@@ -1,0 +1,24 @@
+/* The policy of an engine as one that answers prompts: what the tasks ppo, generate and evaluate have in common. */
+#ifndef RLHF_SRC_ACTOR_H
+#define RLHF_SRC_ACTOR_H
+
+#include "engine.h"
+#include "rollout.h"
+
+/* The data set's prompts as ids, each cut so that a response of generate.max_new_tokens has room behind it (with a warning).
+ * Ranks: local. Errors: a context without room, prompts_encode's. Free the list in either case. */
+int actor_encode(struct prompt_list *out, const struct engine *e, const struct dataset *data);
+
+/* Tokens that the longest of the prompts has after the cut of data.prompt_tokens. */
+int actor_longest(const struct engine *e, const struct prompt_list *prompts);
+
+/* Tokens of the longest response. */
+int actor_new_tokens(const struct engine *e);
+
+/* Opens the rewards of the settings. Ranks: local. Errors: reward_open's. */
+int actor_open_rewards(struct reward **out, const struct settings *s);
+
+/* Fills all of a rollout but its prompts and reward; engine and timing are borrowed. */
+void actor_rollout(struct rollout *r, struct engine *e, struct timing *timing);
+
+#endif
