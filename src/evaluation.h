@@ -12,7 +12,7 @@
 
 struct evaluation {
     int64_t n;                             /* samples */
-    double score, score_std, score_stderr; /* mean; standard deviation (n - 1); score_std / sqrt(n) */
+    double score, score_std, score_stderr; /* as the rewards give it: mean; standard deviation (n - 1); score_std / sqrt(n) */
     double kl;                             /* mean over samples of evaluation_kl */
     double response_length;                /* mean, tokens */
 };

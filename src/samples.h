@@ -3,7 +3,7 @@
  *
  *   step, prompt, response, score, kl, reference_response, reference_score
  *
- * kl: evaluation_kl of the policy's response.
+ * Scores are as the rewards give them, before any scaling or penalty of ppo.*; kl is evaluation_kl of the policy's response.
  */
 #ifndef RLHF_SRC_SAMPLES_H
 #define RLHF_SRC_SAMPLES_H

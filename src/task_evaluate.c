@@ -177,9 +177,10 @@ static int evaluate_responses(struct job *j)
     int rc = evaluation_run(&e, &samples, &j->rollout, &j->items);
     for (int64_t i = 0; !rc && i < samples.n; i++) {
         const struct sample *s = &samples.sample[i];
-        add_line(&j->lines, json_pack("{s:s%, s:s%, s:o, s:o}", "prompt", text_string(&s->prompt_text), s->prompt_text.n, "response",
-                                      text_string(&s->response_text), s->response_text.n, "score", jsonl_number(s->raw_score),
-                                      "kl", jsonl_number(evaluation_kl(s))));
+        const struct text *prompt = &s->prompt_text, *response = &s->response_text;
+        add_line(&j->lines, json_pack("{s:s%, s:s%, s:o, s:o}", "prompt", text_string(prompt), prompt->n, "response",
+                                      text_string(response), response->n, "score", jsonl_number(s->raw_score), "kl",
+                                      jsonl_number(evaluation_kl(s))));
     }
     if (!rc) {
         const double distinct = evaluation_distinct_2(&samples);

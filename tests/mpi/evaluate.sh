@@ -44,7 +44,7 @@ evaluate plain 2 plain
 sed 's/, "score.*}/}/' "$work/texts/evaluate.jsonl" | cmp - "$work/plain/evaluate.jsonl" || fail "a reward changes log-probabilities"
 
 evaluate responses 1 scored -s reward.0.path=input/tiny/lexicon.tsv -s data.path=input/tiny/prompts.heldout.jsonl \
-     -s 'generate.max_new_tokens=[2,7]' -s generate.slots=50
+    -s 'generate.max_new_tokens=[2,7]' -s generate.slots=50
 evaluate responses2 2 scored -s reward.0.path=input/tiny/lexicon.tsv -s data.path=input/tiny/prompts.heldout.jsonl \
     -s 'generate.max_new_tokens=[2,7]' -s generate.slots=3 \
     -s run.threads=2 -s evaluate.micro_batch_size=1

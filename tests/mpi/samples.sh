@@ -42,7 +42,7 @@ ppo resumed 1 1 16 6 --resume
 same one resumed
 
 # a policy that does not learn answers as the reference does
-ppo still 1 1 16 2 -s optim.learning_rate=0
+ppo still 1 1 16 1 -s run.sample_steps=1 -s optim.learning_rate=0
 sed -E 's/.*"response": ("([^"\\]|\\.)*").*"reference_response": ("([^"\\]|\\.)*").*/\1/' "$work/still/samples.jsonl" >"$work/policy"
 sed -E 's/.*"response": ("([^"\\]|\\.)*").*"reference_response": ("([^"\\]|\\.)*").*/\3/' "$work/still/samples.jsonl" >"$work/reference"
 cmp "$work/policy" "$work/reference" || fail "policy and reference do not draw with the same random numbers"
