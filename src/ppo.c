@@ -237,6 +237,7 @@ static void gather_tokens(struct ppo *p, struct mini_batch *b)
         memcpy(out + 2 * n, b->value + b->offset[i], n * sizeof(float));
     }
     comm_gather_records(p->rollout.comm, &all, &mine);
+    timing_add_bytes(p->rollout.timing, (int64_t)all.bytes_used);
     CHECK(all.n == b->n, "%lld samples of a mini-batch of %d were trained", (long long)all.n, b->n);
     for (int i = 0; i < b->n; i++) {
         size_t n = (size_t)b->sample[i]->n_response;
@@ -287,12 +288,17 @@ static int update_mini_batch(struct ppo *p, struct mini_batch *b, int64_t step, 
     struct policy_loss_settings how = loss_settings(p);
     struct policy_loss loss;
     gradient_begin(m, b->n);
-    TRY(comm_agree(p->rollout.comm, train_share(p, b)));
-    timing_begin(t, PHASE_REDUCE);
-    gather_tokens(p, b);
-    comm_sum_i64_start(p->rollout.comm, m->trainable.grads.sum, m->trainable.n);
-    comm_sum_i64_finish(p->rollout.comm);
+    int rc = train_share(p, b);
+    timing_begin(t, PHASE_REDUCE); /* waiting for the slowest rank is part of it */
+    rc = comm_agree(p->rollout.comm, rc);
+    if (!rc) {
+        gather_tokens(p, b);
+        comm_sum_i64_start(p->rollout.comm, m->trainable.grads.sum, m->trainable.n);
+        comm_sum_i64_finish(p->rollout.comm);
+        timing_add_bytes(t, m->trainable.n * (int64_t)sizeof(int64_t));
+    }
     timing_end(t, 0);
+    TRY(rc);
     struct policy_loss_tokens x = {b->n_tokens,     b->logprob,   b->value,     b->entropy,
                                    b->old_logprob,  b->old_value, b->advantage, b->ret};
     policy_loss_ppo(&loss, &x, &how);
@@ -407,6 +413,7 @@ static void describe_update(struct ppo *p, struct metrics *m, const struct updat
     metrics_set(m, "val/ratio", u->ratio / n);
     metrics_set(m, "val/ratio_var", u->ratio_var / n);
     metrics_set(m, "val/explained_variance", variance > 0 ? 1 - u->value_error / n / variance : 0);
+    metrics_set(m, "val/num_skipped_updates", (double)(u->n - u->n_updates));
     metrics_set(m, "grad_norm", u->n_updates ? u->norm / (double)u->n_updates : 0);
 }
 

@@ -198,6 +198,7 @@ static int gather(struct rollout *r, struct sample_list *out, const struct sampl
         records_add(&mine, local->sample[i].index, bytes.bytes, bytes.n);
     }
     comm_gather_records(r->comm, &all, &mine);
+    timing_add_bytes(r->timing, (int64_t)all.bytes_used);
     int rc = 0;
     sample_list_clear(out);
     for (int64_t i = 0; !rc && i < all.n; i++)

@@ -4,10 +4,10 @@
 #include "error.h"
 #include "file.h"
 #include "log.h"
+#include "timing_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,38 +67,89 @@ bool run_should_stop(struct run *r)
     return comm_max_flag(r->comm, stop) != 0;
 }
 
-int run_report(struct run *r)
+/* min, mean, max over ranks of n timings. Collective. */
+static void spread_over_ranks(struct run *r, struct spread *out, const double *sec, int n)
 {
-    enum { N = PHASES };
-    double min[N], mean[N], max[N], total = timing_total(&r->timing), all = 0;
-    timing_step(&r->timing);
-    comm_timing_min_mean_max(r->comm, min, mean, max, r->timing.sec, N);
-    for (int p = 0; p < N; p++)
-        all += mean[p];
-    json_t *phases = json_object();
-    log_line("%-12s %9s %9s %9s %7s %12s", "phase", "min s", "avg s", "max s", "share", "tokens/rank");
-    for (int p = 0; p < N; p++) {
-        if (max[p] < 1e-4)
-            continue;
-        log_line("%-12s %9.3f %9.3f %9.3f %6.1f%% %12lld", phase_name((enum phase)p), min[p], mean[p], max[p],
-                 all > 0 ? 100 * mean[p] / all : 0, (long long)r->timing.tokens[p]);
-        json_object_set_new(phases, phase_name((enum phase)p),
-                            json_pack("{s:f,s:f,s:f,s:I}", "min", min[p], "mean", mean[p], "max", max[p], "tokens",
-                                      (json_int_t)r->timing.tokens[p]));
+    double low[PHASES + 1], mean[PHASES + 1], high[PHASES + 1];
+    comm_timing_min_mean_max(r->comm, low, mean, high, sec, n);
+    for (int i = 0; i < n; i++)
+        out[i] = (struct spread){low[i], mean[i], high[i]};
+}
+
+/* Times over ranks. The strings stay the caller's. Collective. */
+static void collect_times(struct run *r, struct timing_file *f)
+{
+    struct timing *t = &r->timing;
+    double sec[PHASES + 1], step_sec[PHASES];
+    struct spread spread[PHASES + 1];
+    timing_settle(t);
+    sec[PHASES] = 0;
+    for (int p = 0; p < PHASES; p++) {
+        sec[p] = t->sec[p];
+        sec[PHASES] += t->sec[p];
+        step_sec[p] = t->timed.n ? t->timed.sec[p] / (double)t->timed.n : 0;
+        f->step_phase[p] = f->phase[p] = (struct spread){0};
+        f->tokens[p] = t->tokens[p];
+        f->bytes[p] = t->bytes[p];
     }
-    log_line("%-12s %9s %9.3f", "total", "", total);
-    int rc = 0;
-    if (comm_rank(r->comm) == 0) {
-        json_t *root = json_pack("{s:i,s:i,s:f,s:o}", "ranks", comm_size(r->comm), "nodes", comm_nodes(r->comm), "total_sec",
-                                 total, "phases", phases);
-        char *text = json_dumps(root, JSON_INDENT(2)), *path = run_path(r, "timing.json");
-        CHECK(text, "out of memory");
-        rc = file_write_atomic(path, text, strlen(text));
-        free(text);
-        free(path);
-        json_decref(root);
-    } else {
-        json_decref(phases);
-    }
+    spread_over_ranks(r, spread, sec, PHASES + 1);
+    memcpy(f->phase, spread, sizeof f->phase);
+    f->total = spread[PHASES];
+    spread_over_ranks(r, f->step_phase, step_sec, PHASES);
+    comm_sum_i64_start(r->comm, f->tokens, PHASES);
+    comm_sum_i64_finish(r->comm);
+    f->n_steps = t->n_steps;
+    f->first_sec = t->first_sec;
+    for (int p = 0; p < PHASES; p++)
+        f->sec_per_step += f->step_phase[p].mean;
+    f->tokens_per_step = t->timed.n ? (double)t->timed.tokens / (double)t->timed.n : 0;
+}
+
+static void log_phases(const struct timing_file *f)
+{
+    log_line("%-12s %9s %9s %9s %7s %12s %10s", "phase", "min s", "avg s", "max s", "share", "tokens", "MiB");
+    for (int p = 0; p < PHASES; p++)
+        if (f->phase[p].max > 0)
+            log_line("%-12s %9.3f %9.3f %9.3f %6.1f%% %12lld %10.2f", phase_name((enum phase)p), f->phase[p].min,
+                     f->phase[p].mean, f->phase[p].max, 100 * f->phase[p].mean / f->total.mean, (long long)f->tokens[p],
+                     (double)f->bytes[p] / (1 << 20));
+    log_line("%-12s %9.3f %9.3f %9.3f %6.1f%%", "total", f->total.min, f->total.mean, f->total.max, 100.0);
+    if (f->n_steps)
+        log_line("%lld steps, %.3f s a step%s, %.0f tokens/s", (long long)f->n_steps, f->sec_per_step,
+                 f->n_steps > 1 ? " without the first" : "", timing_file_tokens_per_sec(f));
+}
+
+int run_report(struct run *r, struct engine *e)
+{
+    const struct settings *s = r->settings;
+    struct timing_file f = {.version = PACKAGE_VERSION,
+                            .revision = GIT_REVISION,
+                            .task = (char *)settings_task_names[s->task],
+                            .device = (char *)e->be.ops->describe(&e->be),
+                            .model = s->model.path,
+                            .ranks = comm_size(r->comm),
+                            .threads = e->threads,
+                            .nodes = comm_nodes(r->comm),
+                            .parameters = arch_parameters(&e->folder.arch),
+                            .trainable = e->model.trainable.n,
+                            .batch_size = s->task == TASK_PRETRAIN ? s->pretrain.batch_size : s->ppo.batch_size};
+    collect_times(r, &f);
+    log_phases(&f);
+    char *path = run_path(r, "timing.json");
+    int rc = comm_rank(r->comm) == 0 ? timing_file_write(&f, path) : 0;
+    free(path);
+    return comm_agree(r->comm, rc);
+}
+
+int run_write_settings(struct run *r)
+{
+    if (comm_rank(r->comm) != 0)
+        return comm_agree(r->comm, 0);
+    struct text text = {0};
+    char *path = run_path(r, "settings.cfg");
+    settings_write(&text, r->settings);
+    int rc = file_write_atomic(path, text.bytes, text.n);
+    text_free(&text);
+    free(path);
     return comm_agree(r->comm, rc);
 }

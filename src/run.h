@@ -3,6 +3,7 @@
 #define RLHF_SRC_RUN_H
 
 #include "comm.h"
+#include "engine.h"
 #include "settings.h"
 #include "timing.h"
 
@@ -23,7 +24,10 @@ bool run_should_stop(struct run *r);
 /* output_dir/name; the caller frees. */
 char *run_path(const struct run *r, const char *name);
 
-/* The table of phases on the log, and timing.json. Collective. */
-int run_report(struct run *r);
+/* output_dir/settings.cfg: the input as it was resolved, which a report reads and which runs again as it is. Collective. */
+int run_write_settings(struct run *r);
+
+/* The table of phases on the log, and timing.json (timing_file.h). Collective. */
+int run_report(struct run *r, struct engine *e);
 
 #endif

@@ -45,6 +45,15 @@ static void state_list(struct checkpoint_item item[N_ITEMS], struct state *s, in
     item[5] = (struct checkpoint_item){"settings", CHECKPOINT_BYTES, (int64_t)s->settings.n, s->settings.bytes, false};
 }
 
+static int64_t state_bytes(const struct checkpoint_item item[N_ITEMS])
+{
+    static const int64_t size[] = {[CHECKPOINT_BYTES] = 1, [CHECKPOINT_F32] = 4, [CHECKPOINT_F64] = 8, [CHECKPOINT_I64] = 8};
+    int64_t bytes = 0;
+    for (int i = 0; i < N_ITEMS; i++)
+        bytes += item[i].n * size[item[i].type];
+    return bytes;
+}
+
 struct adapter_context {
     const struct model *model;
     const struct peft_config *peft;
@@ -77,6 +86,7 @@ int state_write(struct ppo *p, const struct peft_config *peft, int64_t step)
     s.counter[1] = p->optimizer.n_updates;
     settings_write(&s.settings, p->rollout.settings);
     state_list(item, &s, t->n);
+    timing_add_bytes(p->rollout.timing, state_bytes(item));
     struct adapter_context context = {m, peft};
     int rc = checkpoint_write(p->rollout.comm, p->rollout.settings->run.output_dir, step, item, N_ITEMS, write_adapter, &context);
     state_close(&s);

@@ -100,12 +100,32 @@ static int start(struct job *j, const struct options *o)
     return 0;
 }
 
-static void log_step(struct job *j, const struct metrics *m, int64_t step, double sec, int64_t tokens)
+/* One line: what the step brought, its time by phase, and the time left at the mean pace so far. */
+static void log_step(struct job *j, const struct metrics *m, int64_t step)
 {
-    log_line("step %lld/%lld  score %.4f  kl %.4f  loss %.4f/%.4f  length %.1f  %.0f tok/s  %.2f s  eta %.0f s", (long long)step + 1,
-             (long long)j->total_steps, metrics_get(m, "objective/scores"), metrics_get(m, "objective/kl"),
-             metrics_get(m, "loss/policy_avg"), metrics_get(m, "loss/value_avg"), metrics_get(m, "response_length/mean"),
-             (double)tokens / sec, sec, sec * (double)(j->total_steps - step - 1));
+    const double *sec = j->run.timing.step_sec;
+    log_line("step %*lld/%lld  score %8.4f  kl %7.4f  loss %7.4f/%.4f  length %5.1f  %6.0f tok/s  %.2f s (gen %.2f rew %.2f "
+             "logp %.2f train %.2f)  eta %.0f s",
+             snprintf(NULL, 0, "%lld", (long long)j->total_steps), (long long)step + 1, (long long)j->total_steps,
+             metrics_get(m, "objective/scores"), metrics_get(m, "objective/kl"), metrics_get(m, "loss/policy_avg"),
+             metrics_get(m, "loss/value_avg"), metrics_get(m, "response_length/mean"), metrics_get(m, "perf/tokens_per_sec"),
+             metrics_get(m, "time/total"), sec[PHASE_GENERATE], sec[PHASE_REWARD], sec[PHASE_LOGPROBS],
+             sec[PHASE_FORWARD] + sec[PHASE_BACKWARD] + sec[PHASE_REDUCE] + sec[PHASE_OPTIMIZE],
+             timing_left(&j->run.timing, j->total_steps - step - 1));
+}
+
+static void set_times(struct job *j, struct metrics *m)
+{
+    int64_t tokens = sample_list_tokens(&j->ppo.samples);
+    double sec = timing_step_end(&j->run.timing, tokens);
+    for (int p = 0; p < PHASES; p++)
+        if (j->run.timing.step_sec[p] > 0) {
+            char name[METRIC_NAME_MAX];
+            snprintf(name, sizeof name, "time/%s", phase_name((enum phase)p));
+            metrics_set(m, name, j->run.timing.step_sec[p]);
+        }
+    metrics_set(m, "time/total", sec);
+    metrics_set(m, "perf/tokens_per_sec", (double)tokens / sec);
 }
 
 static int save(struct job *j, int64_t step)
@@ -143,26 +163,16 @@ static int steps(struct job *j, int64_t first)
     int64_t saved = first;
     for (int64_t step = first; step < j->total_steps; step++) {
         struct metrics m = {0};
-        double since = timing_now();
         if (run_should_stop(&j->run)) {
             if (saved != step)
                 TRY(save(j, step));
             return error_set(ERR_STOP, "stopped early after step %lld; the state is saved: continue with --resume",
                              (long long)step);
         }
-        timing_step(&j->run.timing);
+        timing_step_begin(&j->run.timing);
         TRY(ppo_step(&j->ppo, &m, step));
-        double sec = timing_now() - since;
-        for (int p = 0; p < PHASES; p++)
-            if (j->run.timing.step_sec[p] > 0) {
-                char name[METRIC_NAME_MAX];
-                snprintf(name, sizeof name, "time/%s", phase_name((enum phase)p));
-                metrics_set(&m, name, j->run.timing.step_sec[p]);
-            }
-        int64_t tokens = sample_list_tokens(&j->ppo.samples);
-        metrics_set(&m, "time/total", sec);
-        metrics_set(&m, "perf/tokens_per_sec", (double)tokens / sec);
-        log_step(j, &m, step, sec, tokens);
+        set_times(j, &m);
+        log_step(j, &m, step);
         TRY(evaluate(j, &m, step + 1));
         TRY(comm_agree(j->comm, metrics_write_line(&j->metrics, &m)));
         if (is_due(s->sample_steps, step + 1))
@@ -196,6 +206,7 @@ static int job_run(struct job *j, const struct options *o)
         return 0;
     if (o->resume)
         TRY(state_read(&j->ppo, &first));
+    TRY(run_write_settings(&j->run));
     TRY(open_files(j, first));
     TRY(steps(j, first));
     TRY(samples_log(&j->samples, j->total_steps));
@@ -203,7 +214,7 @@ static int job_run(struct job *j, const struct options *o)
     int rc = comm_agree(j->comm, comm_rank(j->comm) == 0 ? lora_write(&j->engine.model, &j->engine.peft, path) : 0);
     free(path);
     TRY(rc);
-    return run_report(&j->run);
+    return run_report(&j->run, &j->engine);
 }
 
 int task_ppo(const struct settings *s, struct comm *comm, const struct options *o)

@@ -151,6 +151,7 @@ static int train_step(struct pretrain *p, int64_t step, double *loss, double *no
     comm_gather_records(p->comm, &all, &mine);
     comm_sum_i64_start(p->comm, m->trainable.grads.sum, m->trainable.n);
     comm_sum_i64_finish(p->comm);
+    timing_add_bytes(&p->run->timing, m->trainable.n * (int64_t)sizeof(int64_t));
     *loss = 0;
     for (int64_t i = 0; i < all.n; i++)
         *loss += *(const double *)records_bytes(&all, i);
@@ -216,23 +217,28 @@ static int pretrain(struct pretrain *p, const struct options *o, const char *tok
     log_line("%lld tokens of text", (long long)p->stream.n);
     if (o->plan)
         return 0;
-    TRY(engine_load(e));
+    TRY(run_write_settings(p->run));
+    timing_begin(&p->run->timing, PHASE_LOAD);
+    int rc = engine_load(e);
+    timing_end(&p->run->timing, 0);
+    TRY(rc);
     p->schedule = schedule_find(settings_scheduler_names[s->optim.lr_scheduler_type]);
     p->optimizer = (struct optimizer){.beta1 = s->optim.adam_beta1, .beta2 = s->optim.adam_beta2, .epsilon = s->optim.adam_epsilon,
                                       .weight_decay = s->optim.weight_decay,
                                       .max_grad_norm = s->optim.max_grad_norm.set ? s->optim.max_grad_norm.value : 0};
     int64_t tokens = s->pretrain.batch_size * p->block;
     p->total_steps = s->run.max_steps > 0 ? s->run.max_steps : (p->stream.n + tokens - 1) / tokens;
-    double since = timing_now();
     for (int64_t step = 0; step < p->total_steps; step++) {
         double loss, norm;
+        timing_step_begin(&p->run->timing);
         TRY(train_step(p, step, &loss, &norm));
+        double sec = timing_step_end(&p->run->timing, tokens);
         if ((step + 1) % 50 == 0 || step + 1 == p->total_steps)
-            log_line("step %lld/%lld  loss %.4f  grad %.3f  %.0f tok/s", (long long)step + 1, (long long)p->total_steps, loss,
-                     norm, (double)((step + 1) * tokens) / (timing_now() - since));
+            log_line("step %lld/%lld  loss %.4f  grad %.3f  %.0f tok/s  eta %.0f s", (long long)step + 1, (long long)p->total_steps,
+                     loss, norm, (double)tokens / sec, timing_left(&p->run->timing, p->total_steps - step - 1));
     }
     TRY(comm_agree(p->comm, comm_rank(p->comm) == 0 ? write_folder(p, tokenizer) : 0));
-    return run_report(p->run);
+    return run_report(p->run, p->engine);
 }
 
 int task_pretrain(const struct settings *s, struct comm *comm, const struct options *o)

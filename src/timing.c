@@ -52,13 +52,49 @@ void timing_end(struct timing *t, int64_t tokens)
     t->tokens[t->stack[--t->depth]] += tokens;
 }
 
-void timing_step(struct timing *t)
+void timing_add_bytes(struct timing *t, int64_t bytes)
+{
+    CHECK(t->depth > 0, "bytes moved outside of a phase");
+    t->bytes[t->stack[t->depth - 1]] += bytes;
+}
+
+void timing_step_begin(struct timing *t)
 {
     charge(t);
     memset(t->step_sec, 0, sizeof t->step_sec);
+    t->step_start = t->since;
+}
+
+double timing_step_end(struct timing *t, int64_t tokens)
+{
+    charge(t);
+    double sec = t->since - t->step_start;
+    if (t->n_steps == 0) {
+        t->first_sec = sec;
+        t->first_end = t->since;
+    }
+    if (t->n_steps++ == 1)
+        memset(&t->timed, 0, sizeof t->timed); /* there is a second step: forget the first */
+    for (int p = 0; p < PHASES; p++)
+        t->timed.sec[p] += t->step_sec[p];
+    t->timed.total += sec;
+    t->timed.tokens += tokens;
+    t->timed.n++;
+    return sec;
+}
+
+double timing_left(const struct timing *t, int64_t n_steps)
+{
+    double pace = t->n_steps > 1 ? (timing_now() - t->first_end) / (double)(t->n_steps - 1) : t->first_sec;
+    return pace * (double)n_steps;
 }
 
 double timing_total(const struct timing *t)
 {
     return timing_now() - t->start;
+}
+
+void timing_settle(struct timing *t)
+{
+    charge(t);
 }
