@@ -99,3 +99,16 @@ uint64_t hash_bytes(const void *bytes, size_t n, uint64_t seed)
     hash_add(&h, bytes, n);
     return hash_end(&h);
 }
+
+uint32_t hash_crc32c(const void *bytes, size_t n)
+{
+    static const uint32_t POLYNOMIAL = 0x82F63B78u;
+    const unsigned char *p = bytes;
+    uint32_t crc = ~0u;
+    for (size_t i = 0; i < n; i++) {
+        crc ^= p[i];
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1 ? POLYNOMIAL : 0);
+    }
+    return ~crc;
+}

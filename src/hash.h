@@ -18,4 +18,7 @@ void hash_begin(struct hash *h, uint64_t seed);
 void hash_add(struct hash *h, const void *bytes, size_t n);
 uint64_t hash_end(const struct hash *h);
 
+/* CRC-32C (Castagnoli polynomial, reflected; RFC 3720 appendix B.4), one bit at a time: for short records. */
+uint32_t hash_crc32c(const void *bytes, size_t n);
+
 #endif

@@ -76,3 +76,11 @@ int metrics_write_line(struct step_file *f, const struct metrics *m)
     text_free(&line);
     return rc;
 }
+
+int metrics_write_event(struct event_file *f, const struct metrics *m)
+{
+    struct event_scalar scalar[METRICS_MAX];
+    for (int i = 0; i < m->n; i++)
+        scalar[i] = (struct event_scalar){m->metric[i].name, (float)m->metric[i].value};
+    return event_write(f, (int64_t)metrics_get(m, "step"), scalar, m->n);
+}

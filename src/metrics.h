@@ -7,6 +7,7 @@
 #ifndef RLHF_SRC_METRICS_H
 #define RLHF_SRC_METRICS_H
 
+#include "event.h"
 #include "step_file.h"
 #include "text.h"
 
@@ -33,5 +34,8 @@ void metrics_clear(struct metrics *m);
 void metrics_format(struct text *out, const struct metrics *m);
 
 int metrics_write_line(struct step_file *f, const struct metrics *m); /* flushed */
+
+/* The same numbers as scalars of a TensorBoard file, at their "step". */
+int metrics_write_event(struct event_file *f, const struct metrics *m);
 
 #endif

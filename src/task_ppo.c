@@ -25,6 +25,7 @@ struct job {
     struct prompt_list eval_prompts; /* of data.eval_path; n = 0 without */
     struct sample_list eval_samples;
     struct step_file metrics;
+    struct event_file events;
     struct samples samples;
     int64_t total_steps;
 };
@@ -128,6 +129,13 @@ static void set_times(struct job *j, struct metrics *m)
     metrics_set(m, "perf/tokens_per_sec", (double)tokens / sec);
 }
 
+/* metrics.jsonl and the TensorBoard file; on ranks that have not opened them nothing. */
+static int write_metrics(struct job *j, const struct metrics *m)
+{
+    TRY(metrics_write_line(&j->metrics, m));
+    return metrics_write_event(&j->events, m);
+}
+
 static int save(struct job *j, int64_t step)
 {
     timing_begin(&j->run.timing, PHASE_CHECKPOINT);
@@ -174,7 +182,7 @@ static int steps(struct job *j, int64_t first)
         set_times(j, &m);
         log_step(j, &m, step);
         TRY(evaluate(j, &m, step + 1));
-        TRY(comm_agree(j->comm, metrics_write_line(&j->metrics, &m)));
+        TRY(comm_agree(j->comm, write_metrics(j, &m)));
         if (is_due(s->sample_steps, step + 1))
             TRY(samples_write(&j->samples, step + 1));
         if (is_due(s->save_steps, step + 1)) {
@@ -182,16 +190,17 @@ static int steps(struct job *j, int64_t first)
             saved = step + 1;
         }
     }
-    return saved == j->total_steps ? 0 : save(j, j->total_steps);
+    return saved >= j->total_steps ? 0 : save(j, j->total_steps);
 }
 
-/* metrics.jsonl and samples.jsonl, cut back to the step from which the run goes on. */
+/* metrics.jsonl and samples.jsonl, cut back to the step from which the run goes on; a new TensorBoard file. */
 static int open_files(struct job *j, int64_t first)
 {
     char *path = run_path(&j->run, "metrics.jsonl");
     int rc = comm_agree(j->comm, step_file_open(&j->metrics, path, first, comm_rank(j->comm) == 0));
     free(path);
     TRY(rc);
+    TRY(comm_agree(j->comm, comm_rank(j->comm) == 0 ? event_open(&j->events, j->settings->run.output_dir, first + 1) : 0));
     path = j->settings->run.sample_steps > 0 ? run_path(&j->run, "samples.jsonl") : NULL;
     rc = samples_open(&j->samples, &j->ppo.rollout, j->eval_prompts.n ? &j->eval_prompts : &j->rollout.prompts, path, first);
     free(path);
@@ -229,6 +238,7 @@ int task_ppo(const struct settings *s, struct comm *comm, const struct options *
     if (!rc)
         rc = job_run(j, o);
     step_file_close(&j->metrics);
+    event_close(&j->events);
     samples_close(&j->samples);
     sample_list_free(&j->eval_samples);
     ppo_free(&j->ppo);
