@@ -4,6 +4,8 @@
 #include "file.h"
 #include "log.h"
 #include "options.h"
+#include "report.h"
+#include "scaling.h"
 #include "settings.h"
 #include "task.h"
 #include "text.h"
@@ -52,8 +54,11 @@ static int run(int argc, char **argv)
         text_free(&help);
     } else if (!rc && o.version) {
         print_version();
-    } else if (!rc && (o.n_report || o.bench)) {
-        rc = error_set(ERR_INPUT, "%s is not built yet", o.bench ? "--bench" : "--report");
+    } else if (!rc && o.n_report) {
+        log_init(true);
+        rc = o.n_report == 1 ? report_write(o.report[0]) : scaling_write(o.report, o.n_report);
+    } else if (!rc && o.bench) {
+        rc = error_set(ERR_INPUT, "--bench is not built yet");
     } else {
         /* a bad command line is bad on all ranks: the agreement makes them say so once */
         if (comm_open(&comm, &argc, &argv) == 0) {

@@ -148,8 +148,12 @@ int run_write_settings(struct run *r)
     struct text text = {0};
     char *path = run_path(r, "settings.cfg");
     settings_write(&text, r->settings);
+    char *earlier = run_path(r, "timing.json");
     int rc = file_write_atomic(path, text.bytes, text.n);
+    if (!rc)
+        rc = file_remove_tree(earlier);
     text_free(&text);
+    free(earlier);
     free(path);
     return comm_agree(r->comm, rc);
 }

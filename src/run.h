@@ -24,7 +24,8 @@ bool run_should_stop(struct run *r);
 /* output_dir/name; the caller frees. */
 char *run_path(const struct run *r, const char *name);
 
-/* output_dir/settings.cfg: the input as it was resolved, which a report reads and which runs again as it is. Collective. */
+/* output_dir/settings.cfg: the input as it was resolved, which a report reads and which runs again as it is. The
+ * timing.json of an earlier end is removed: the run is not finished. Collective. */
 int run_write_settings(struct run *r);
 
 /* The table of phases on the log, and timing.json (timing_file.h). Collective. */

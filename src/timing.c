@@ -14,6 +14,11 @@ const char *phase_name(enum phase p)
     return names[p];
 }
 
+bool phase_waits(enum phase p)
+{
+    return p == PHASE_GATHER || p == PHASE_REDUCE || p == PHASE_CHECKPOINT || p == PHASE_OTHER;
+}
+
 double timing_now(void)
 {
     struct timespec t;

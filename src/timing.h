@@ -3,6 +3,7 @@
 #ifndef RLHF_SRC_TIMING_H
 #define RLHF_SRC_TIMING_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum phase {
@@ -40,6 +41,7 @@ struct timing {
 };
 
 const char *phase_name(enum phase p);
+bool phase_waits(enum phase p); /* ranks meet in it, so that its time holds the waiting for others */
 double timing_now(void); /* seconds, monotonic */
 void timing_init(struct timing *t);
 void timing_begin(struct timing *t, enum phase p);

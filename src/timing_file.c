@@ -5,7 +5,6 @@
 #include "error.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -149,4 +148,15 @@ void timing_file_free(struct timing_file *f)
 double timing_file_tokens_per_sec(const struct timing_file *f)
 {
     return f->sec_per_step > 0 ? f->tokens_per_step / f->sec_per_step : 0;
+}
+
+double timing_file_imbalance(const struct timing_file *f)
+{
+    double max = 0, mean = 0;
+    for (int p = 0; p < PHASES; p++)
+        if (!phase_waits((enum phase)p)) {
+            max += f->step_phase[p].max;
+            mean += f->step_phase[p].mean;
+        }
+    return mean > 0 ? max / mean : 1;
 }

@@ -40,4 +40,7 @@ void timing_file_free(struct timing_file *f);
 
 double timing_file_tokens_per_sec(const struct timing_file *f); /* 0 without steps */
 
+/* Sum of max over sum of mean of the phases in which a rank works for itself, of a step: 1 means that no rank waits. */
+double timing_file_imbalance(const struct timing_file *f);
+
 #endif
