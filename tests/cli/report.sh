@@ -82,6 +82,28 @@ equal "bytes summed" "$(leaf np1 phases.reduce.bytes)" "$sums" 0.01
 "$program" --plan "$dir/np1/settings.cfg" >"$dir/plan" 2>&1 || { fail "settings.cfg is no input"; cat "$dir/plan"; }
 [ "$(ls "$dir"/np2/events.out.tfevents.* | wc -l)" = 1 ] || fail "no TensorBoard file"
 
+# A line is there when its step is done, also in a pipe: while the reward of the second step keeps the run waiting.
+cat >"$dir/reward.sh" <<'END'
+n=0
+while read -r line; do
+    n=$((n + 1))
+    [ $n -le 8 ] || exec sleep 8
+    echo 1
+done
+END
+"$program" -s run.output_dir="$dir/waiting" -s run.threads=1 -s ppo.batch_size=8 -s ppo.mini_batch_size=8 -s ppo.ppo_epochs=1 \
+    -s reward.0.type=program -s "reward.0.command=sh $dir/reward.sh" -s reward.0.path= input/tiny-ppo.cfg >"$dir/waiting.log" \
+    2>&1 &
+pid=$!
+for _ in 1 2 3 4 5 6 7 8 9 10 11 12; do
+    grep -q '^step ' "$dir/waiting.log" && break
+    sleep 0.5
+done
+kill -0 $pid 2>/dev/null || fail "the run did not wait for its reward"
+grep -q '^step ' "$dir/waiting.log" || { fail "no line after the first step"; cat "$dir/waiting.log"; }
+kill -KILL $pid 2>/dev/null
+wait $pid 2>/dev/null
+
 # -- one run --------------------------------------------------------------------------------------------
 printf '%s\n' '{"step": 2, "prompt": "of step two", "response": "r", "score": 1}' \
     '{"step": 3, "prompt": "new|p", "response": "two\nlines", "score": 0.5, "kl": 1, "reference_response": "q"}' \
