@@ -25,11 +25,26 @@ static void add_key(struct text *out, int field, enum wire wire)
     add_varint(out, (uint64_t)field << 3 | (uint64_t)wire);
 }
 
-/* The n low bytes of x, the lowest first. */
-static void add_fixed(struct text *out, uint64_t x, int n)
+static size_t varint_bytes(uint64_t x)
+{
+    size_t n = 1;
+    for (; x >= 0x80; x >>= 7)
+        n++;
+    return n;
+}
+
+/* The n low bytes of x at to, the lowest first. */
+static void put_fixed(void *to, uint64_t x, int n)
 {
     for (int i = 0; i < n; i++)
-        text_add(out, &(unsigned char){(unsigned char)(x >> 8 * i)}, 1);
+        ((unsigned char *)to)[i] = (unsigned char)(x >> 8 * i);
+}
+
+static void add_fixed(struct text *out, uint64_t x, int n)
+{
+    unsigned char bytes[8];
+    put_fixed(bytes, x, n);
+    text_add(out, bytes, (size_t)n);
 }
 
 static void add_bytes(struct text *out, int field, const void *bytes, size_t n)
@@ -60,59 +75,68 @@ static uint32_t masked(uint32_t crc)
     return (crc >> 15 | crc << 17) + 0xa282ead8u;
 }
 
-/* The event as a record; empties it. */
-static void add_record(struct text *out, struct text *event)
+enum { HEADER_BYTES = 12 }; /* length and its checksum */
+
+/* Room for the header, then fields 1 and 2 of the event; a step of 0 is the default, which is not written. Returns where the
+ * record begins. */
+static size_t begin_record(struct text *out, double wall_time, int64_t step)
 {
     size_t start = out->n;
-    add_fixed(out, event->n, 8);
-    add_fixed(out, masked(hash_crc32c(out->bytes + start, 8)), 4);
-    text_add(out, event->bytes, event->n);
-    add_fixed(out, masked(hash_crc32c(event->bytes, event->n)), 4);
-    text_free(event);
+    text_add(out, (const char[HEADER_BYTES]){0}, HEADER_BYTES);
+    add_double(out, 1, wall_time);
+    if (step) {
+        add_key(out, 2, WIRE_VARINT);
+        add_varint(out, (uint64_t)step);
+    }
+    return start;
 }
 
-/* Fields 1 and 2. A step of 0 is the default, which is not written. */
-static void begin(struct text *event, double wall_time, int64_t step)
+static void end_record(struct text *out, size_t start)
 {
-    add_double(event, 1, wall_time);
-    if (step) {
-        add_key(event, 2, WIRE_VARINT);
-        add_varint(event, (uint64_t)step);
-    }
+    char *header = out->bytes + start;
+    size_t n = out->n - start - HEADER_BYTES;
+    put_fixed(header, n, 8);
+    put_fixed(header + 8, masked(hash_crc32c(header, 8)), 4);
+    add_fixed(out, masked(hash_crc32c(header + HEADER_BYTES, n)), 4);
 }
 
 void event_add_version(struct text *out, double wall_time)
 {
     static const char FORMAT[] = "brain.Event:2";
-    struct text event = {0};
-    begin(&event, wall_time, 0);
-    add_bytes(&event, 3, FORMAT, sizeof FORMAT - 1);
-    add_record(out, &event);
+    size_t start = begin_record(out, wall_time, 0);
+    add_bytes(out, 3, FORMAT, sizeof FORMAT - 1);
+    end_record(out, start);
 }
 
 void event_add_start(struct text *out, double wall_time, int64_t step)
 {
     static const unsigned char START[] = {1 << 3 | WIRE_VARINT, 1};
-    struct text event = {0};
-    begin(&event, wall_time, step);
-    add_bytes(&event, 7, START, sizeof START);
-    add_record(out, &event);
+    size_t start = begin_record(out, wall_time, step);
+    add_bytes(out, 7, START, sizeof START);
+    end_record(out, start);
+}
+
+/* Of a Value: key, length and bytes of the tag; key and float. */
+static size_t value_bytes(const struct event_scalar *scalar)
+{
+    size_t n = strlen(scalar->tag);
+    return 1 + varint_bytes(n) + n + 1 + 4;
 }
 
 void event_add_scalars(struct text *out, double wall_time, int64_t step, const struct event_scalar *scalar, int n)
 {
-    struct text event = {0}, summary = {0}, value = {0};
+    size_t summary = 0, start = begin_record(out, wall_time, step);
+    for (int i = 0; i < n; i++)
+        summary += 1 + varint_bytes(value_bytes(&scalar[i])) + value_bytes(&scalar[i]);
+    add_key(out, 5, WIRE_BYTES);
+    add_varint(out, summary);
     for (int i = 0; i < n; i++) {
-        text_clear(&value);
-        add_bytes(&value, 1, scalar[i].tag, strlen(scalar[i].tag));
-        add_float(&value, 2, scalar[i].value);
-        add_bytes(&summary, 1, value.bytes, value.n);
+        add_key(out, 1, WIRE_BYTES);
+        add_varint(out, value_bytes(&scalar[i]));
+        add_bytes(out, 1, scalar[i].tag, strlen(scalar[i].tag));
+        add_float(out, 2, scalar[i].value);
     }
-    begin(&event, wall_time, step);
-    add_bytes(&event, 5, text_string(&summary), summary.n);
-    add_record(out, &event);
-    text_free(&value);
-    text_free(&summary);
+    end_record(out, start);
 }
 
 static double wall_now(void)
@@ -122,10 +146,11 @@ static double wall_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static int append(struct event_file *f, struct text *records)
+static int flush(struct event_file *f)
 {
-    const bool good = fwrite(records->bytes, 1, records->n, f->file) == records->n && fflush(f->file) == 0;
-    text_free(records);
+    size_t n = f->records.n;
+    const bool good = fwrite(f->records.bytes, 1, n, f->file) == n && fflush(f->file) == 0;
+    text_clear(&f->records);
     return good ? 0 : error_set(ERR_FILE, "%s: cannot write: %s", f->path, strerror(errno));
 }
 
@@ -145,19 +170,17 @@ int event_open(struct event_file *f, const char *folder, int64_t first_step)
             return -1;
         }
     }
-    struct text records = {0};
-    event_add_version(&records, wall_now());
-    event_add_start(&records, wall_now(), first_step);
-    return append(f, &records);
+    event_add_version(&f->records, wall_now());
+    event_add_start(&f->records, wall_now(), first_step);
+    return flush(f);
 }
 
 int event_write(struct event_file *f, int64_t step, const struct event_scalar *scalar, int n)
 {
-    struct text records = {0};
     if (!f->file)
         return 0;
-    event_add_scalars(&records, wall_now(), step, scalar, n);
-    return append(f, &records);
+    event_add_scalars(&f->records, wall_now(), step, scalar, n);
+    return flush(f);
 }
 
 void event_close(struct event_file *f)
@@ -165,5 +188,6 @@ void event_close(struct event_file *f)
     if (f->file)
         fclose(f->file);
     free(f->path);
+    text_free(&f->records);
     *f = (struct event_file){0};
 }

@@ -32,6 +32,7 @@ void event_add_scalars(struct text *out, double wall_time, int64_t step, const s
 struct event_file {
     FILE *file; /* NULL: not open, writing does nothing */
     char *path;
+    struct text records; /* not yet written; its room is kept from step to step */
 };
 
 /* Makes a new file in folder, for steps from first_step on. Its name sorts behind those of earlier ones, since

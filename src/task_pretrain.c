@@ -146,12 +146,15 @@ static int train_step(struct pretrain *p, int64_t step, double *loss, double *no
     const struct settings *s = p->settings;
     struct record_list mine = {0}, all = {0};
     gradient_begin(m, s->pretrain.batch_size);
-    TRY(comm_agree(p->comm, train_share(p, step, &mine)));
-    timing_begin(&p->run->timing, PHASE_REDUCE);
-    comm_gather_records(p->comm, &all, &mine);
-    comm_sum_i64_start(p->comm, m->trainable.grads.sum, m->trainable.n);
-    comm_sum_i64_finish(p->comm);
-    timing_add_bytes(&p->run->timing, m->trainable.n * (int64_t)sizeof(int64_t));
+    int rc = train_share(p, step, &mine);
+    timing_begin(&p->run->timing, PHASE_REDUCE); /* waiting for the slowest rank is part of it */
+    rc = comm_agree(p->comm, rc);
+    if (!rc) {
+        comm_gather_records(p->comm, &all, &mine);
+        comm_sum_i64_start(p->comm, m->trainable.grads.sum, m->trainable.n);
+        comm_sum_i64_finish(p->comm);
+        timing_add_bytes(&p->run->timing, m->trainable.n * (int64_t)sizeof(int64_t));
+    }
     *loss = 0;
     for (int64_t i = 0; i < all.n; i++)
         *loss += *(const double *)records_bytes(&all, i);
@@ -159,6 +162,7 @@ static int train_step(struct pretrain *p, int64_t step, double *loss, double *no
     records_free(&mine);
     records_free(&all);
     timing_end(&p->run->timing, 0);
+    TRY(rc);
     int64_t overflow;
     m->be->ops->copy_out(m->be, &overflow, m->trainable.grads.overflow, sizeof overflow);
     if (comm_max_flag(p->comm, overflow != 0) || !isfinite(*loss))
