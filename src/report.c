@@ -167,8 +167,8 @@ static void phases_section(struct text *out, struct text *csv, const struct timi
         if (f->phase[p].max > 0)
             phase_row(&t, phase_name((enum phase)p), &f->phase[p], f->total.mean, (double)f->tokens[p], (double)f->bytes[p]);
     phase_row(&t, "total", &f->total, f->total.mean, 0, 0);
-    text_add_string(out, "## Time by phase\n\nSeconds over ranks, tokens of all ranks; \"other\" is what no phase claims, so that "
-                         "the means add up to the total.\n\n");
+    text_add_string(out, "## Time by phase\n\nSeconds over ranks, tokens of all ranks; \"other\" is what no phase claims, so "
+                         "that the means add up to the total.\n\n");
     report_table_markdown(out, &t, 0, 0, t.n_columns);
     report_table_csv(csv, &t);
     report_table_free(&t);

@@ -33,8 +33,8 @@ static int differ(const struct past_run *a, const struct past_run *b, const char
         int n = (int)strcspn(left, "\n"), k = (int)strcspn(right, "\n");
         if (n != k || strncmp(left, right, (size_t)n) != 0) {
             int indent = (int)strspn(left, " "), other = (int)strspn(right, " ");
-            return error_set(ERR_FILE, "%s and %s are not runs of the same input: %s%s%.*s here, %.*s there", a->folder, b->folder,
-                             indent ? group : "", indent ? "." : "", n - indent - 1, left + indent, k - other - 1,
+            return error_set(ERR_FILE, "%s and %s are not runs of the same input: %s%s%.*s here, %.*s there", a->folder,
+                             b->folder, indent ? group : "", indent ? "." : "", n - indent - 1, left + indent, k - other - 1,
                              right + other);
         }
         if (n && left[n - 1] == ':')
@@ -49,8 +49,8 @@ static int check_same(const struct past_run *a, const struct past_run *b)
 {
     const struct timing_file *x = &a->timing, *y = &b->timing;
     if (strcmp(x->task, y->task) != 0 || x->parameters != y->parameters || x->trainable != y->trainable)
-        return error_set(ERR_FILE, "%s and %s are not runs of the same input: task %s with %lld parameters, %lld trainable, here, "
-                         "%s with %lld and %lld there", a->folder, b->folder, x->task, (long long)x->parameters,
+        return error_set(ERR_FILE, "%s and %s are not runs of the same input: task %s with %lld parameters, %lld trainable, "
+                         "here, %s with %lld and %lld there", a->folder, b->folder, x->task, (long long)x->parameters,
                          (long long)x->trainable, y->task, (long long)y->parameters, (long long)y->trainable);
     if (x->batch_size != y->batch_size)
         return error_set(ERR_FILE, "%s and %s are not runs of the same input: batch_size = %lld here, %lld there", a->folder,
@@ -183,8 +183,8 @@ static void write_markdown(struct text *out, const struct report_table *t, int n
     text_format(out, "# Scaling report\n\nTask %s, model %s (%lld parameters, %lld trainable), %lld samples a step, rlhf-hpc %s "
                 "(%s).\n\n", f->task, f->model, (long long)f->parameters, (long long)f->trainable, (long long)f->batch_size,
                 f->version, f->revision);
-    text_add_string(out, "Seconds of a step without the first (mean, smallest and largest of the runs of a row); speed-up over the "
-                         "first row; efficiency by rank; imbalance: slowest rank over mean, in the phases in which a rank works "
+    text_add_string(out, "Seconds of a step without the first (mean, smallest and largest of the runs of a row); speed-up over "
+                         "the first row; efficiency by rank; imbalance: slowest rank over mean, in the phases in which a rank works "
                          "for itself.\n\n");
     report_table_markdown(out, t, 0, 0, wide);
     if (threads)

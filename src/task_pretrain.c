@@ -238,8 +238,8 @@ static int pretrain(struct pretrain *p, const struct options *o, const char *tok
         TRY(train_step(p, step, &loss, &norm));
         double sec = timing_step_end(&p->run->timing, tokens);
         if ((step + 1) % 50 == 0 || step + 1 == p->total_steps)
-            log_line("step %lld/%lld  loss %.4f  grad %.3f  %.0f tok/s  eta %.0f s", (long long)step + 1, (long long)p->total_steps,
-                     loss, norm, (double)tokens / sec, timing_left(&p->run->timing, p->total_steps - step - 1));
+            log_line("step %lld/%lld  loss %.4f  grad %.3f  %.0f tok/s  eta %.0f s", (long long)step + 1,
+                     (long long)p->total_steps, loss, norm, (double)tokens / sec, timing_left(&p->run->timing, p->total_steps - step - 1));
     }
     TRY(comm_agree(p->comm, comm_rank(p->comm) == 0 ? write_folder(p, tokenizer) : 0));
     return run_report(p->run, p->engine);

@@ -71,7 +71,8 @@ done
 sed 's/.*"time\/total": \([^,}]*\).*/\1/' "$dir/np1/metrics.jsonl" >"$dir/steps"
 equal "seconds a step" "$(leaf np1 steps.sec_per_step)" "$(awk 'NR > 1 {s += $1} END {printf "%.15g", s / 2}' "$dir/steps")"
 equal "tokens a step" "$(leaf np2 steps.tokens_per_step)" \
-    "$(sed 's/.*"response_length\/mean": \([^,]*\).*/\1/' "$dir/np2/metrics.jsonl" | awk 'NR > 1 {s += 8 * $1} END {print s / 2}')"
+    "$(sed 's/.*"response_length\/mean": \([^,]*\).*/\1/' "$dir/np2/metrics.jsonl" |
+        awk 'NR > 1 {s += 8 * $1} END {print s / 2}')"
 for what in generate.tokens logprobs.tokens backward.tokens gather.bytes reduce.bytes checkpoint.bytes; do
     equal "$what on 1 and 2 ranks" "$(leaf np1 phases.$what)" "$(leaf np2 phases.$what)" 0.001
 done
@@ -152,7 +153,8 @@ sed 's/"[^"]*"/device/' "$csv" >"$dir/plain.csv" # no quoted commas
 equal "imbalance" "$(cell "$dir/plain.csv" 2 imbalance)" "$(leaves "$dir/np2/timing.json" |
     awk '/^steps[.]phases[.](generate|reward|logprobs|forward|backward|optimize)[.]/ { s[substr($1, length($1) - 2)] += $2 }
          END { printf "%.15g", s["max"] / s["ean"] }')"
-equal "share of backward" "$(cell "$dir/plain.csv" 2 share_backward)" "$(calc "100 * $(leaf np2 steps.phases.backward.mean) / $two")"
+equal "share of backward" "$(cell "$dir/plain.csv" 2 share_backward)" \
+    "$(calc "100 * $(leaf np2 steps.phases.backward.mean) / $two")"
 equal "imbalance of backward" "$(cell "$dir/plain.csv" 2 max_over_mean_backward)" \
     "$(calc "$(leaf np2 steps.phases.backward.max) / $(leaf np2 steps.phases.backward.mean)")"
 

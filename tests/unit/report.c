@@ -97,7 +97,8 @@ static void test_advice_where_numbers_look_wrong(void **state)
 static void test_curves_of_ragged_lines(void **state)
 {
     (void)state;
-    static const char LINES[] = "{\"step\": 1, \"a\": 2}\n\n{\"step\": 2, \"b\": null, \"a\": 4}\n{\"b\": 0.5, \"step\": 4}\n{\"step";
+    static const char LINES[] =
+        "{\"step\": 1, \"a\": 2}\n\n{\"step\": 2, \"b\": null, \"a\": 4}\n{\"b\": 0.5, \"step\": 4}\n{\"step";
     char folder[] = "report.XXXXXX", path[64];
     struct curves c;
     assert_non_null(mkdtemp(folder));
