@@ -74,10 +74,11 @@ static int load_texts(struct job *j)
 static int score_text(struct job *j, int64_t i, double *score)
 {
     struct text bytes = {0};
+    double parts[SETTINGS_REWARDS_MAX];
     int rc = tokenizer_decode(j->engine.tokenizer, &bytes, j->items.prompt[i].ids, j->items.prompt[i].n, true);
     struct reward_text text = {i, "", text_string(&bytes), 0, bytes.n};
     if (!rc)
-        rc = reward_score(j->rollout.reward, &text, 1, score, NULL);
+        rc = reward_score(j->rollout.reward, &text, 1, score, parts);
     text_free(&bytes);
     return rc;
 }
