@@ -9,11 +9,11 @@
 #include "reward_program.h"
 
 #include "error.h"
+#include "jsonl.h"
 #include "text.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <math.h>
 #include <poll.h>
 #include <signal.h>
@@ -192,21 +192,14 @@ static json_t *string_of(const char *bytes, size_t n)
     return string;
 }
 
-static int add_bytes(const char *bytes, size_t n, void *out)
-{
-    text_add(out, bytes, n);
-    return 0;
-}
-
 static void add_question(struct text *out, const struct reward_text *text)
 {
     json_t *object = json_object();
     int rc = json_object_set_new(object, "index", json_integer(text->index));
     rc |= json_object_set_new(object, "prompt", string_of(text->prompt, text->prompt_bytes));
     rc |= json_object_set_new(object, "response", string_of(text->response, text->response_bytes));
-    rc |= json_dump_callback(object, add_bytes, out, JSON_COMPACT);
     CHECK(rc == 0, "out of memory for a line of JSON");
-    text_add_string(out, "\n");
+    jsonl_add(out, object, JSON_COMPACT);
     json_decref(object);
 }
 
