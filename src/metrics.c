@@ -70,7 +70,6 @@ void metrics_format(struct text *out, const struct metrics *m)
 int metrics_write_line(struct step_file *f, const struct metrics *m)
 {
     text_clear(&f->lines);
-    text_reserve(&f->lines, METRICS_MAX * (METRIC_NAME_MAX + 32)); /* 25 bytes of number, 6 around it */
     metrics_format(&f->lines, m);
     text_add_string(&f->lines, "\n");
     return step_file_write(f, &f->lines);

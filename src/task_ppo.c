@@ -218,6 +218,7 @@ static int open_files(struct job *j, int64_t first)
     int rc = comm_agree(j->comm, step_file_open(&j->metrics, path, first, comm_rank(j->comm) == 0));
     free(path);
     TRY(rc);
+    text_reserve(&j->metrics.lines, METRICS_LINE_MAX);
     path = j->settings->run.sample_steps > 0 ? run_path(&j->run, "samples.jsonl") : NULL;
     rc = samples_open(&j->samples, &j->ppo.rollout, j->eval_prompts.n ? &j->eval_prompts : &j->prompts, path, first);
     free(path);
