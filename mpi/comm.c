@@ -196,6 +196,9 @@ int comm_open(struct comm **out, int *argc, char ***argv)
     CHECK(c, "out of memory");
     c->chunk_bytes = CHUNK_BYTES;
     find_ranks(c);
+    c->words = calloc(3 * (size_t)c->size, sizeof *c->words);
+    c->counts = calloc(2 * (size_t)c->size, sizeof *c->counts);
+    CHECK(c->words && c->counts, "out of memory");
     error_set_abort_hook(abort_after_check);
 
     void *page;
@@ -229,6 +232,8 @@ void comm_close(struct comm *c)
     MPI_Comm_free(&c->node);
     MPI_Comm_free(&c->world);
     MPI_Errhandler_free(&c->errhandler);
+    free(c->words);
+    free(c->counts);
     free(c->sums);
     free(c);
     MPI_Finalize();
@@ -295,8 +300,7 @@ int comm_agree(struct comm *c, int rc)
 
 static int compare_hashes(struct comm *c, uint64_t hash, const char *what, enum error kind)
 {
-    uint64_t *all = malloc((size_t)c->size * sizeof *all);
-    CHECK(all, "out of memory");
+    uint64_t *all = c->words;
     MPI_Allgather(&hash, 1, MPI_UINT64_T, all, 1, MPI_UINT64_T, c->world);
     struct text names = {0};
     int n = 0;
@@ -312,7 +316,6 @@ static int compare_hashes(struct comm *c, uint64_t hash, const char *what, enum 
         error_set(kind, "%s is not the same on all ranks: rank%s %s differ%s from rank 0", what,
                   n > 1 ? "s" : "", text_string(&names), n > 1 ? "" : "s");
     text_free(&names);
-    free(all);
     return n ? -1 : 0;
 }
 
@@ -359,109 +362,63 @@ void comm_broadcast_text(struct comm *c, struct text *t)
     comm_broadcast(c, t->bytes, n, 0);
 }
 
-/* A rank's message, in words of 8 bytes: [n][2] keys and sizes, then the records' bytes. */
-static uint64_t *pack(const struct record_list *local, uint64_t *words)
-{
-    *words = 2 * (uint64_t)local->n + local->bytes_used / 8;
-    uint64_t *message = malloc(*words * 8 + 8);
-    CHECK(message, "out of memory for %llu bytes of records", (unsigned long long)*words * 8);
-    for (int64_t i = 0; i < local->n; i++) {
-        message[2 * i] = (uint64_t)local->records[i].key;
-        message[2 * i + 1] = local->records[i].n;
-    }
-    if (local->bytes_used)
-        memcpy(message + 2 * local->n, local->bytes, local->bytes_used);
-    return message;
-}
-
-/* All messages, one rank's after the other, to all ranks. words [size]. MPI counts in int, so it goes in rounds of at
- * most chunk_bytes a rank; one round, the usual case, needs no copy.
+/* Every rank's words, one rank's after the other, to all ranks. n [size] words. MPI counts in int and copies what it
+ * sends, so it goes in rounds of at most chunk_bytes a rank.
  */
-static void gather_words(struct comm *c, uint64_t *to, const uint64_t *mine, const uint64_t *words)
+static void gather_words(struct comm *c, void *to, const void *mine, const uint64_t *n)
 {
-    uint64_t chunk = c->chunk_bytes / 8, longest = 0;
-    if (chunk > (uint64_t)INT_MAX / (uint64_t)c->size)
-        chunk = (uint64_t)INT_MAX / (uint64_t)c->size;
-    for (int r = 0; r < c->size; r++)
-        longest = words[r] > longest ? words[r] : longest;
-    int *count = calloc(2 * (size_t)(unsigned)c->size, sizeof *count), *place = count + c->size;
-    CHECK(count, "out of memory");
-    uint64_t *staging = longest > chunk ? malloc(chunk * 8 * (size_t)c->size) : to;
-    CHECK(staging || !longest, "out of memory for gathering records");
+    uint64_t chunk = c->chunk_bytes / 8, longest = 0, total = 0;
+    int *count = c->counts, *place = c->counts + c->size;
+    for (int r = 0; r < c->size; total += n[r++])
+        longest = n[r] > longest ? n[r] : longest;
+    CHECK(total <= INT_MAX, "%llu bytes of records: MPI places at most 16 GiB", (unsigned long long)total * 8);
     for (uint64_t done = 0; done < longest; done += chunk) {
-        int n = 0;
-        for (int r = 0; r < c->size; r++) {
-            uint64_t left = words[r] > done ? words[r] - done : 0;
+        uint64_t start = 0;
+        for (int r = 0; r < c->size; start += n[r++]) {
+            uint64_t sent = n[r] < done ? n[r] : done, left = n[r] - sent;
             count[r] = (int)(left < chunk ? left : chunk);
-            place[r] = n;
-            n += count[r];
+            place[r] = (int)(start + sent);
         }
-        const uint64_t *from = count[c->rank] ? mine + done : mine;
-        MPI_Allgatherv(from, count[c->rank], MPI_UINT64_T, staging, count, place, MPI_UINT64_T,
-                       c->world);
-        if (staging == to)
-            break;
-        uint64_t base = 0;
-        for (int r = 0; r < c->size; base += words[r++])
-            if (count[r])
-                memcpy(to + base + done, staging + place[r], (size_t)count[r] * 8);
+        const uint64_t *from = count[c->rank] ? (const uint64_t *)mine + done : mine;
+        MPI_Allgatherv(from, count[c->rank], MPI_UINT64_T, to, count, place, MPI_UINT64_T, c->world);
     }
-    if (staging != to)
-        free(staging);
-    free(count);
 }
 
-struct found {
-    int64_t key;
-    size_t n;
-    const uint64_t *bytes;
-};
-
-static int compare_found(const void *a, const void *b)
+static int compare_keys(const void *a, const void *b)
 {
-    int64_t x = ((const struct found *)a)->key, y = ((const struct found *)b)->key;
+    int64_t x = ((const struct record *)a)->key, y = ((const struct record *)b)->key;
     return (x > y) - (x < y);
 }
 
 void comm_gather_records(struct comm *c, struct record_list *all, const struct record_list *local)
 {
-    uint64_t sizes[2]; /* of this rank: words, records */
-    uint64_t *mine = pack(local, &sizes[0]);
-    sizes[1] = (uint64_t)local->n;
-    uint64_t *every = malloc(4 * (size_t)c->size * sizeof *every);
-    CHECK(every, "out of memory");
-    MPI_Allgather(sizes, 2, MPI_UINT64_T, every, 2, MPI_UINT64_T, c->world);
-    uint64_t *words = every + 2 * c->size, n_words = 0, n = 0;
+    enum { RECORD_WORDS = sizeof(struct record) / 8 };
+    uint64_t mine[2] = {(uint64_t)local->n, local->bytes_used / 8};
+    uint64_t *sizes = c->words, *n = c->words + 2 * c->size; /* [size][2]; [size] */
+    int64_t n_all = 0;
+    size_t bytes = 0;
+    MPI_Allgather(mine, 2, MPI_UINT64_T, sizes, 2, MPI_UINT64_T, c->world);
     for (int r = 0; r < c->size; r++) {
-        words[r] = every[2 * r];
-        n_words += words[r];
-        n += every[2 * r + 1];
+        n_all += (int64_t)sizes[2 * r];
+        bytes += sizes[2 * r + 1] * 8;
+        n[r] = sizes[2 * r] * RECORD_WORDS;
     }
-    uint64_t *messages = malloc(n_words * 8 + 8);
-    struct found *found = malloc(n * sizeof *found + 1);
-    CHECK(messages && found, "out of memory for %llu records", (unsigned long long)n);
-    gather_words(c, messages, mine, words);
-
-    uint64_t i = 0;
-    const uint64_t *head = messages;
-    for (int r = 0; r < c->size; head += words[r++]) {
-        const uint64_t *bytes = head + 2 * every[2 * r + 1];
-        for (uint64_t k = 0; k < every[2 * r + 1]; k++) {
-            found[i++] = (struct found){(int64_t)head[2 * k], head[2 * k + 1], bytes};
-            bytes += (head[2 * k + 1] + 7) / 8;
-        }
-    }
-    qsort(found, n, sizeof *found, compare_found);
     records_clear(all);
-    for (i = 0; i < n; i++) {
-        CHECK(i == 0 || found[i].key != found[i - 1].key, "record %lld was gathered twice",
-              (long long)found[i].key);
-        records_add(all, found[i].key, found[i].bytes, found[i].n);
-    }
-    free(found);
-    free(messages);
-    free(every);
-    free(mine);
+    records_reserve(all, n_all, bytes);
+    gather_words(c, all->records, local->records, n);
+    for (int r = 0; r < c->size; r++)
+        n[r] = sizes[2 * r + 1];
+    gather_words(c, all->bytes, local->bytes, n);
+    size_t start = 0; /* of a rank's bytes */
+    for (int r = 0; r < c->size; start += sizes[2 * r++ + 1] * 8)
+        for (uint64_t i = 0; i < sizes[2 * r]; i++)
+            all->records[all->n++].start += start;
+    all->bytes_used = bytes;
+    if (all->n > 1)
+        qsort(all->records, (size_t)all->n, sizeof *all->records, compare_keys);
+    for (int64_t i = 1; i < all->n; i++)
+        CHECK(all->records[i].key != all->records[i - 1].key, "record %lld was gathered twice",
+              (long long)all->records[i].key);
 }
 
 /* -- sums ----------------------------------------------------------------------------------------- */

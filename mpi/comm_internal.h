@@ -26,6 +26,8 @@ struct comm {
     int rank, size, node_rank, node_size, n_nodes;
     size_t
         chunk_bytes; /* the most that one MPI or HDF5 call carries; a multiple of 8. Tests lower it. */
+    uint64_t *words; /* [3][size], scratch of a collective */
+    int *counts;     /* [2][size], the same */
     struct sum *sums; /* [n_sums] started, not finished */
     int n_sums, sums_room, next_sum;
     MPI_Request

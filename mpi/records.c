@@ -6,22 +6,31 @@
 #include <stdlib.h>
 #include <string.h>
 
-void *records_extend(struct record_list *list, int64_t key, size_t n)
+static size_t rounded(size_t n)
 {
-    if (list->n == list->room) {
-        list->room = list->room ? 2 * list->room : 16;
+    return (n + 7) & ~(size_t)7;
+}
+
+void records_reserve(struct record_list *list, int64_t n, size_t bytes)
+{
+    if (n > list->room) {
+        int64_t twice = list->room ? 2 * list->room : 16;
+        list->room = twice > n ? twice : n;
         list->records = realloc(list->records, (size_t)list->room * sizeof *list->records);
         CHECK(list->records, "out of memory for %lld records", (long long)list->room);
     }
-    size_t start = list->bytes_used, end = start + ((n + 7) & ~(size_t)7);
-    if (end > list->bytes_room || !list->bytes) {
-        size_t room = list->bytes_room ? list->bytes_room : 256;
-        while (room < end)
-            room *= 2;
-        list->bytes = realloc(list->bytes, room);
-        CHECK(list->bytes, "out of memory for %zu bytes of records", room);
-        list->bytes_room = room;
+    if (bytes > list->bytes_room || !list->bytes) {
+        size_t twice = list->bytes_room ? 2 * list->bytes_room : 256;
+        list->bytes_room = twice > bytes ? twice : rounded(bytes);
+        list->bytes = realloc(list->bytes, list->bytes_room);
+        CHECK(list->bytes, "out of memory for %zu bytes of records", list->bytes_room);
     }
+}
+
+void *records_extend(struct record_list *list, int64_t key, size_t n)
+{
+    size_t start = list->bytes_used, end = start + rounded(n);
+    records_reserve(list, list->n + 1, end);
     if (end > start)
         memset(list->bytes + end - 8, 0, 8); /* the padding travels too */
     list->bytes_used = end;

@@ -21,6 +21,9 @@ struct record_list {
     size_t bytes_used, bytes_room;
 };
 
+/* Room for n records of together so many bytes, each rounded up to 8: adding them does not allocate. */
+void records_reserve(struct record_list *list, int64_t n, size_t bytes);
+
 void records_add(struct record_list *list, int64_t key, const void *bytes, size_t n);
 
 /* Adds a record of n bytes and returns where to write them; valid until the next call. */

@@ -15,10 +15,11 @@ int actor_longest(const struct engine *e, const struct prompt_list *prompts);
 /* Tokens of the longest response. */
 int actor_new_tokens(const struct engine *e);
 
-/* Opens the rewards of the settings. Ranks: local. Errors: reward_open's. */
-int actor_open_rewards(struct reward **out, const struct settings *s);
+/* Opens the rewards of the settings; text_bytes: of the longest prompt or response, 0 where it is not known. Ranks: local.
+ * Errors: reward_open's. */
+int actor_open_rewards(struct reward **out, const struct settings *s, size_t text_bytes);
 
-/* Fills all of a rollout but its prompts and reward; engine and timing are borrowed. */
+/* Sets what a rollout borrows of engine, settings and timing; its prompts, shape and reward are the caller's. */
 void actor_rollout(struct rollout *r, struct engine *e, struct timing *timing);
 
 #endif

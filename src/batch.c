@@ -4,31 +4,27 @@
 #include "error.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* Longest first; of equal lengths the lower place. No two are equal, so qsort's order is fixed. */
-struct entry {
-    int64_t length;
-    int place;
-};
-
 static int longest_first(const void *a, const void *b)
 {
-    const struct entry *x = a, *y = b;
+    const struct batch_entry *x = a, *y = b;
     if (x->length != y->length)
         return x->length > y->length ? -1 : 1;
     return (x->place > y->place) - (x->place < y->place);
 }
 
-void batch_deal(int *rank, const int64_t *length, int n, int n_ranks)
+void batch_deal(int *rank, struct batch_deal *deal, const int64_t *length, int n, int n_ranks)
 {
     CHECK(n_ranks > 0, "dealing to %d ranks", n_ranks);
     if (n <= 0)
         return;
-    struct entry *entry = calloc((size_t)n, sizeof *entry);
-    int64_t *load = calloc((size_t)n_ranks, sizeof *load);
-    CHECK(entry && load, "out of memory for dealing %d samples", n);
+    struct batch_entry *entry = deal->entry;
+    int64_t *load = deal->load;
+    memset(load, 0, (size_t)n_ranks * sizeof *load);
     for (int i = 0; i < n; i++)
-        entry[i] = (struct entry){length[i] > 0 ? length[i] : 1, i};
+        entry[i] = (struct batch_entry){length[i] > 0 ? length[i] : 1, i};
     qsort(entry, (size_t)n, sizeof *entry, longest_first);
     for (int i = 0; i < n; i++) {
         int least = 0;
@@ -38,8 +34,6 @@ void batch_deal(int *rank, const int64_t *length, int n, int n_ranks)
         rank[entry[i].place] = least;
         load[least] += entry[i].length;
     }
-    free(load);
-    free(entry);
 }
 
 int batch_share(int *place, const int *rank, int n, int my_rank)

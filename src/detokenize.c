@@ -9,14 +9,8 @@
 
 enum { MAX_STEPS = 64, MAX_NESTING = 16 };
 
-/* A list of strings; unlike spans_add, empty ones count. */
-struct strings {
-    struct text bytes;
-    struct spans list;
-};
-
 struct detokenizer_step {
-    int (*run)(const struct detokenizer_step *s, struct strings *out, const struct strings *in);
+    int (*run)(const struct detokenizer_step *s, struct detokenizer_work *w, struct strings *out, const struct strings *in);
     struct pattern pattern; /* Replace */
     struct text
         content; /* Replace: by what; Strip, Metaspace, BPEDecoder: the character or suffix */
@@ -24,14 +18,21 @@ struct detokenizer_step {
     bool keep_first;     /* Metaspace: the first space stays */
 };
 
+static void reserve_strings(struct spans *l, size_t n)
+{
+    size_t room = l->room ? 2 * l->room : 64;
+    if (n <= l->room)
+        return;
+    l->room = room > n ? room : n;
+    l->at = realloc(l->at, l->room * sizeof *l->at);
+    CHECK(l->at, "out of memory for %zu strings", l->room);
+}
+
+/* Unlike spans_add, an empty one counts. */
 static void begin_string(struct strings *s)
 {
     struct spans *l = &s->list;
-    if (l->n == l->room) {
-        l->room = l->room ? 2 * l->room : 64;
-        l->at = realloc(l->at, l->room * sizeof *l->at);
-        CHECK(l->at, "out of memory for %zu strings", l->room);
-    }
+    reserve_strings(l, l->n + 1);
     l->at[l->n++] = (struct span){s->bytes.n, 0};
 }
 
@@ -72,37 +73,34 @@ static void add_token_bytes(struct text *out, const char *token, size_t n)
     }
 }
 
-static int run_byte_level(const struct detokenizer_step *s, struct strings *out,
+static int run_byte_level(const struct detokenizer_step *s, struct detokenizer_work *w, struct strings *out,
                           const struct strings *in)
 {
     (void)s;
-    struct text bytes = {0};
+    text_clear(&w->bytes);
     for (size_t i = 0; i < in->list.n; i++) {
         size_t n;
         const char *token = string_at(in, i, &n);
-        add_token_bytes(&bytes, token, n);
+        add_token_bytes(&w->bytes, token, n);
     }
     begin_string(out);
-    utf8_repair(&out->bytes, text_string(&bytes), bytes.n);
+    utf8_repair(&out->bytes, text_string(&w->bytes), w->bytes.n);
     end_string(out);
-    text_free(&bytes);
     return 0;
 }
 
-static int run_replace(const struct detokenizer_step *s, struct strings *out,
+static int run_replace(const struct detokenizer_step *s, struct detokenizer_work *w, struct strings *out,
                        const struct strings *in)
 {
-    struct pattern_work work = {0};
     int rc = 0;
     for (size_t i = 0; i < in->list.n && !rc; i++) {
         size_t n;
         const char *token = string_at(in, i, &n);
         begin_string(out);
-        rc = pattern_replace(&s->pattern, &work, &out->bytes, token, n, text_string(&s->content),
+        rc = pattern_replace(&s->pattern, &w->pattern, &out->bytes, token, n, text_string(&s->content),
                              s->content.n);
         end_string(out);
     }
-    pattern_work_free(&work);
     return rc;
 }
 
@@ -136,31 +134,32 @@ static void add_bytes(struct strings *out, struct text *bytes)
     text_clear(bytes);
 }
 
-static int run_byte_fallback(const struct detokenizer_step *s, struct strings *out,
+static int run_byte_fallback(const struct detokenizer_step *s, struct detokenizer_work *w, struct strings *out,
                              const struct strings *in)
 {
     (void)s;
-    struct text bytes = {0};
+    text_clear(&w->bytes);
     for (size_t i = 0; i < in->list.n; i++) {
         size_t n;
         const char *token = string_at(in, i, &n);
         int byte = fallback_byte(token, n);
         if (byte >= 0) {
             char b = (char)byte;
-            text_add(&bytes, &b, 1);
+            text_add(&w->bytes, &b, 1);
             continue;
         }
-        add_bytes(out, &bytes);
+        add_bytes(out, &w->bytes);
         add_string(out, token, n);
     }
-    add_bytes(out, &bytes);
-    text_free(&bytes);
+    add_bytes(out, &w->bytes);
     return 0;
 }
 
-static int run_fuse(const struct detokenizer_step *s, struct strings *out, const struct strings *in)
+static int run_fuse(const struct detokenizer_step *s, struct detokenizer_work *w, struct strings *out,
+                    const struct strings *in)
 {
     (void)s;
+    (void)w;
     begin_string(out);
     for (size_t i = 0; i < in->list.n; i++) {
         size_t n;
@@ -171,9 +170,10 @@ static int run_fuse(const struct detokenizer_step *s, struct strings *out, const
     return 0;
 }
 
-static int run_strip(const struct detokenizer_step *s, struct strings *out,
+static int run_strip(const struct detokenizer_step *s, struct detokenizer_work *w, struct strings *out,
                      const struct strings *in)
 {
+    (void)w;
     const char *cut = text_string(&s->content);
     size_t length = s->content.n;
     for (size_t i = 0; i < in->list.n; i++) {
@@ -191,9 +191,10 @@ static int run_strip(const struct detokenizer_step *s, struct strings *out,
     return 0;
 }
 
-static int run_metaspace(const struct detokenizer_step *s, struct strings *out,
+static int run_metaspace(const struct detokenizer_step *s, struct detokenizer_work *w, struct strings *out,
                          const struct strings *in)
 {
+    (void)w;
     for (size_t i = 0; i < in->list.n; i++) {
         size_t n, length = s->content.n;
         const char *token = string_at(in, i, &n);
@@ -213,15 +214,15 @@ static int run_metaspace(const struct detokenizer_step *s, struct strings *out,
     return 0;
 }
 
-static int run_bpe(const struct detokenizer_step *s, struct strings *out, const struct strings *in)
+static int run_bpe(const struct detokenizer_step *s, struct detokenizer_work *w, struct strings *out,
+                   const struct strings *in)
 {
-    struct pattern_work work = {0};
     int rc = 0;
     for (size_t i = 0; i < in->list.n && !rc; i++) {
         size_t n;
         const char *token = string_at(in, i, &n);
         begin_string(out);
-        rc = pattern_replace(&s->pattern, &work, &out->bytes, token, n, " ",
+        rc = pattern_replace(&s->pattern, &w->pattern, &out->bytes, token, n, " ",
                              i + 1 < in->list.n ? 1 : 0);
         end_string(out);
     }
@@ -326,29 +327,65 @@ void detokenizer_close(struct detokenizer *d)
     *d = (struct detokenizer){0};
 }
 
-int detokenize(const struct detokenizer *d, struct text *out,
+size_t detokenizer_growth(const struct detokenizer *d)
+{
+    size_t growth = 1;
+    for (int i = 0; i < d->n_steps; i++) {
+        const struct detokenizer_step *s = &d->step[i];
+        if (s->run == run_byte_level)
+            growth *= 2; /* a character of 2 bytes is a byte, and that byte may become a U+FFFD of 3 */
+        else if (s->run == run_replace && s->content.n > s->pattern.n)
+            growth *= 1 + s->content.n; /* a regex may match the empty string at each byte */
+    }
+    return growth;
+}
+
+void detokenizer_work_reserve(struct detokenizer_work *w, size_t n, size_t bytes)
+{
+    for (int i = 0; i < 2; i++) {
+        text_reserve(&w->list[i].bytes, bytes);
+        reserve_strings(&w->list[i].list, n);
+    }
+    text_reserve(&w->bytes, bytes);
+}
+
+void detokenizer_work_free(struct detokenizer_work *w)
+{
+    for (int i = 0; i < 2; i++) {
+        text_free(&w->list[i].bytes);
+        free(w->list[i].list.at);
+    }
+    text_free(&w->bytes);
+    pattern_work_free(&w->pattern);
+    *w = (struct detokenizer_work){0};
+}
+
+static void clear_strings(struct strings *s)
+{
+    text_clear(&s->bytes);
+    s->list.n = 0;
+}
+
+int detokenize(const struct detokenizer *d, struct detokenizer_work *w, struct text *out,
                const struct vocab_entry *const *tokens, size_t n)
 {
-    struct strings list[2] = {0};
-    int now = 0, rc = 0;
+    struct strings *now = &w->list[0], *next = &w->list[1];
+    clear_strings(now);
     for (size_t i = 0; i < n; i++)
-        add_string(&list[0], tokens[i]->content, tokens[i]->n);
-    for (int i = 0; i < d->n_steps && !rc; i++) {
-        text_clear(&list[!now].bytes);
-        list[!now].list.n = 0;
-        rc = d->step[i].run(&d->step[i], &list[!now], &list[now]);
-        now = !now;
+        add_string(now, tokens[i]->content, tokens[i]->n);
+    for (int i = 0; i < d->n_steps; i++) {
+        clear_strings(next);
+        TRY(d->step[i].run(&d->step[i], w, next, now));
+        struct strings *done = now;
+        now = next;
+        next = done;
     }
-    for (size_t i = 0; i < list[now].list.n && !rc; i++) {
+    for (size_t i = 0; i < now->list.n; i++) {
         size_t length;
-        const char *string = string_at(&list[now], i, &length);
+        const char *string = string_at(now, i, &length);
         if (i && !d->step)
             text_add(out, " ", 1);
         text_add(out, string, length);
     }
-    for (int i = 0; i < 2; i++) {
-        text_free(&list[i].bytes);
-        free(list[i].list.at);
-    }
-    return rc;
+    return 0;
 }

@@ -122,6 +122,8 @@ static void layout(struct engine *e, struct arena *a)
     micro_batch_layout(&e->micro_batch, &e->model, a);
     if (e->shape.slots)
         generator_layout(&e->generator, &e->model, a);
+    if (e->need.layout)
+        e->need.layout(e->need.context, a);
 }
 
 static size_t counted(struct engine *e)

@@ -23,6 +23,8 @@ struct engine_need {
     int slots;        /* sequences to decode at once wanted; 0: no generation */
     bool train;       /* backward too */
     bool adapters, value_head, all_weights;
+    void (*layout)(void *context, struct arena *a); /* of what the algorithm itself works in, on the host; or NULL */
+    void *context;
 };
 
 struct engine {

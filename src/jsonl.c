@@ -75,6 +75,18 @@ int jsonl_next(struct jsonl *j, json_t **object)
     return 0;
 }
 
+static int add_bytes(const char *bytes, size_t n, void *out)
+{
+    text_add(out, bytes, n);
+    return 0;
+}
+
+void jsonl_add(struct text *out, const json_t *object, size_t flags)
+{
+    CHECK(json_dump_callback(object, add_bytes, out, flags) == 0, "an object that is no JSON");
+    text_add_string(out, "\n");
+}
+
 json_t *jsonl_number(double x)
 {
     return isfinite(x) ? json_real(x) : json_null();

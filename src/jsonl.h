@@ -2,6 +2,8 @@
 #ifndef RLHF_SRC_JSONL_H
 #define RLHF_SRC_JSONL_H
 
+#include "text.h"
+
 #include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,6 +22,9 @@ void jsonl_open(struct jsonl *j, const char *path, const char *bytes, size_t n);
  * Returns 1, 0 at the end (*object is NULL), -1 (ERR_FILE, with path and line): not JSON, not an object, nested deeper than
  * JSONL_DEPTH_MAX. */
 int jsonl_next(struct jsonl *j, json_t **object);
+
+/* Appends the object as one line. flags: of json_dumps. */
+void jsonl_add(struct text *out, const json_t *object, size_t flags);
 
 json_t *jsonl_number(double x); /* null where x is not finite: JSON has no such number */
 

@@ -69,12 +69,10 @@ void metrics_format(struct text *out, const struct metrics *m)
 
 int metrics_write_line(struct step_file *f, const struct metrics *m)
 {
-    struct text line = {0};
-    metrics_format(&line, m);
-    text_add_string(&line, "\n");
-    int rc = step_file_write(f, &line);
-    text_free(&line);
-    return rc;
+    text_clear(&f->lines);
+    metrics_format(&f->lines, m);
+    text_add_string(&f->lines, "\n");
+    return step_file_write(f, &f->lines);
 }
 
 int metrics_write_event(struct event_file *f, const struct metrics *m)

@@ -12,6 +12,7 @@
 #include "text.h"
 
 enum { METRICS_MAX = 96, METRIC_NAME_MAX = 48 };
+enum { METRICS_LINE_MAX = METRICS_MAX * (METRIC_NAME_MAX + 32) }; /* bytes; a number has up to 25, 6 are around it */
 
 struct metric {
     char name[METRIC_NAME_MAX];

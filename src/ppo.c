@@ -10,7 +10,6 @@
 #include "stats.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Means over the mini-batches of a step. */
@@ -22,19 +21,85 @@ struct update_sums {
 
 /* One mini-batch: samples order[0 .. n-1] of the step. */
 struct mini_batch {
-    struct sample **sample; /* [n] */
     int n;
     int64_t n_tokens;
-    int *rank;       /* [n] who trains it */
-    int64_t *offset; /* [n] of its tokens in the arrays below */
+    struct sample **sample; /* [n] */
+    int *rank;              /* [n] who trains it */
+    int64_t *length;        /* [n] tokens of prompt and response */
+    int64_t *offset;        /* [n] of its tokens in the arrays below */
     float *logprob, *entropy, *value, *old_logprob, *old_value, *advantage, *ret; /* [n_tokens] */
+    float *dlogprob, *dentropy, *dvalue;                                          /* [n_tokens] of this rank's samples */
 };
 
-static void *zeroed(size_t n, size_t size)
+/* Arrays of the largest step there may be: B samples with T response tokens in all. */
+struct ppo_room {
+    int64_t *order; /* [B] */
+    double *score;  /* [B] */
+    bool *finished; /* [B] */
+    float *reward, *advantage; /* [T] */
+    double *number;            /* [T] any quantity of the tokens */
+    struct mini_batch mini;
+    struct batch_deal deal;
+    int *place;                /* [mini.n] of this rank's samples in the mini-batch, and in the same order: */
+    struct sequence *sequence; /* [mini.n] */
+    int32_t *ids;              /* [mini.n][longest] */
+    int longest;               /* tokens of prompt and response */
+};
+
+/* Of a sample in a mini-batch's gathering: log-probs, entropies, values. */
+static size_t token_bytes(int32_t n_response)
 {
-    void *p = calloc(n ? n : 1, size);
-    CHECK(p, "out of memory");
-    return p;
+    return 3 * (size_t)n_response * sizeof(float);
+}
+
+static void mini_batch_layout(struct mini_batch *b, struct arena *a, size_t n, size_t tokens)
+{
+    b->sample = arena_take(a, MEM_HOST, n * sizeof *b->sample);
+    b->rank = arena_take(a, MEM_HOST, n * sizeof *b->rank);
+    b->length = arena_take(a, MEM_HOST, n * sizeof *b->length);
+    b->offset = arena_take(a, MEM_HOST, n * sizeof *b->offset);
+    float **array[] = {&b->logprob,   &b->entropy, &b->value,    &b->old_logprob, &b->old_value,
+                       &b->advantage, &b->ret,     &b->dlogprob, &b->dentropy,    &b->dvalue};
+    for (size_t i = 0; i < sizeof array / sizeof *array; i++)
+        *array[i] = arena_take(a, MEM_HOST, tokens * sizeof(float));
+}
+
+void ppo_layout(void *ppo, struct arena *a)
+{
+    struct ppo *p = ppo;
+    const struct settings_ppo *s = &p->rollout.settings->ppo;
+    const struct rollout_shape *shape = &p->rollout.shape;
+    size_t B = (size_t)s->batch_size, T = B * (size_t)shape->n_response, M = (size_t)s->mini_batch_size;
+    struct ppo_room room = {.longest = shape->n_prompt + shape->n_response}, *kept;
+    rollout_layout(&p->rollout, a);
+    room.order = arena_take(a, MEM_HOST, B * sizeof *room.order);
+    room.score = arena_take(a, MEM_HOST, B * sizeof *room.score);
+    room.finished = arena_take(a, MEM_HOST, B * sizeof *room.finished);
+    room.reward = arena_take(a, MEM_HOST, T * sizeof *room.reward);
+    room.advantage = arena_take(a, MEM_HOST, T * sizeof *room.advantage);
+    room.number = arena_take(a, MEM_HOST, T * sizeof *room.number);
+    mini_batch_layout(&room.mini, a, M, M * (size_t)shape->n_response);
+    room.deal.entry = arena_take(a, MEM_HOST, M * sizeof *room.deal.entry);
+    room.deal.load = arena_take(a, MEM_HOST, (size_t)comm_size(p->rollout.comm) * sizeof *room.deal.load);
+    room.place = arena_take(a, MEM_HOST, M * sizeof *room.place);
+    room.sequence = arena_take(a, MEM_HOST, M * sizeof *room.sequence);
+    room.ids = arena_take(a, MEM_HOST, M * (size_t)room.longest * sizeof *room.ids);
+    kept = arena_take(a, MEM_HOST, sizeof room);
+    if (kept)
+        *kept = room;
+    p->room = kept;
+}
+
+void ppo_reserve(struct ppo *p)
+{
+    const struct settings_ppo *s = &p->rollout.settings->ppo;
+    struct sample_size size = rollout_sample_size(&p->rollout);
+    int64_t M = s->mini_batch_size;
+    size_t bytes = (size_t)M * (token_bytes(size.n_response) + 7);
+    rollout_reserve(&p->rollout);
+    sample_list_reserve(&p->samples, s->batch_size, &size);
+    records_reserve(&p->mine, M, bytes);
+    records_reserve(&p->all, M, bytes);
 }
 
 void ppo_init(struct ppo *p, const struct rollout *rollout, int64_t total_steps)
@@ -57,7 +122,10 @@ void ppo_init(struct ppo *p, const struct rollout *rollout, int64_t total_steps)
 
 void ppo_free(struct ppo *p)
 {
+    rollout_free(&p->rollout);
     sample_list_free(&p->samples);
+    records_free(&p->mine);
+    records_free(&p->all);
 }
 
 /* Scores to per-token rewards to advantages, over the whole batch. Returns mean KL; non_score: mean of -coef * KL. */
@@ -65,9 +133,9 @@ static void advantages(struct ppo *p, double *kl_mean, double *non_score)
 {
     const struct settings_ppo *s = &p->rollout.settings->ppo;
     int64_t n = p->samples.n, tokens = sample_list_tokens(&p->samples), at = 0;
-    double *score = zeroed((size_t)n, sizeof *score), kl_sum = 0;
-    bool *finished = zeroed((size_t)n, sizeof *finished);
-    float *reward = zeroed((size_t)tokens, sizeof *reward), *advantage = zeroed((size_t)tokens, sizeof *advantage);
+    double *score = p->room->score, kl_sum = 0;
+    bool *finished = p->room->finished;
+    float *reward = p->room->reward, *advantage = p->room->advantage;
     for (int64_t i = 0; i < n; i++) {
         score[i] = p->samples.sample[i].raw_score;
         finished[i] = p->samples.sample[i].finished;
@@ -98,47 +166,27 @@ static void advantages(struct ppo *p, double *kl_mean, double *non_score)
                (size_t)p->samples.sample[i].n_response * sizeof *advantage);
     *kl_mean = kl_sum / (double)n;
     *non_score = -p->kl.coef * *kl_mean;
-    free(advantage);
-    free(reward);
-    free(finished);
-    free(score);
 }
 
-static void mini_batch_begin(struct mini_batch *b, struct ppo *p, const int64_t *order, int n)
+/* Samples order[0 .. n-1] of the step, dealt to the ranks. */
+static struct mini_batch *mini_batch_begin(struct ppo *p, const int64_t *order, int n)
 {
-    *b = (struct mini_batch){.n = n};
-    b->sample = zeroed((size_t)n, sizeof *b->sample);
-    b->rank = zeroed((size_t)n, sizeof *b->rank);
-    b->offset = zeroed((size_t)n, sizeof *b->offset);
-    int64_t *length = zeroed((size_t)n, sizeof *length);
+    struct mini_batch *b = &p->room->mini;
+    b->n = n;
+    b->n_tokens = 0;
     for (int i = 0; i < n; i++) {
-        b->sample[i] = &p->samples.sample[order[i]];
-        b->offset[i] = b->n_tokens;
-        b->n_tokens += b->sample[i]->n_response;
-        length[i] = b->sample[i]->n_prompt + b->sample[i]->n_response;
+        struct sample *s = b->sample[i] = &p->samples.sample[order[i]];
+        size_t bytes = (size_t)s->n_response * sizeof(float);
+        int64_t at = b->offset[i] = b->n_tokens;
+        b->length[i] = s->n_prompt + s->n_response;
+        b->n_tokens += s->n_response;
+        memcpy(b->old_logprob + at, s->array[SAMPLE_LOGPROB], bytes);
+        memcpy(b->old_value + at, s->array[SAMPLE_VALUE], bytes);
+        memcpy(b->advantage + at, s->array[SAMPLE_ADVANTAGE], bytes);
+        memcpy(b->ret + at, s->array[SAMPLE_RETURN], bytes);
     }
-    batch_deal(b->rank, length, n, comm_size(p->rollout.comm));
-    free(length);
-    float **array[] = {&b->logprob, &b->entropy, &b->value, &b->old_logprob, &b->old_value, &b->advantage, &b->ret};
-    for (size_t i = 0; i < sizeof array / sizeof *array; i++)
-        *array[i] = zeroed((size_t)b->n_tokens, sizeof(float));
-    for (int i = 0; i < n; i++) {
-        size_t bytes = (size_t)b->sample[i]->n_response * sizeof(float);
-        memcpy(b->old_logprob + b->offset[i], b->sample[i]->array[SAMPLE_LOGPROB], bytes);
-        memcpy(b->old_value + b->offset[i], b->sample[i]->array[SAMPLE_VALUE], bytes);
-        memcpy(b->advantage + b->offset[i], b->sample[i]->array[SAMPLE_ADVANTAGE], bytes);
-        memcpy(b->ret + b->offset[i], b->sample[i]->array[SAMPLE_RETURN], bytes);
-    }
-}
-
-static void mini_batch_end(struct mini_batch *b)
-{
-    float *array[] = {b->logprob, b->entropy, b->value, b->old_logprob, b->old_value, b->advantage, b->ret};
-    for (size_t i = 0; i < sizeof array / sizeof *array; i++)
-        free(array[i]);
-    free(b->sample);
-    free(b->rank);
-    free(b->offset);
+    batch_deal(b->rank, &p->room->deal, b->length, n, comm_size(p->rollout.comm));
+    return b;
 }
 
 static struct policy_loss_settings loss_settings(const struct ppo *p)
@@ -149,7 +197,7 @@ static struct policy_loss_settings loss_settings(const struct ppo *p)
 
 /* Forward and backward of one micro-batch of this rank: samples place[0 .. n-1] of the mini-batch. */
 static int train_micro_batch(struct ppo *p, struct mini_batch *b, struct sequence *seq, const int *place, int n,
-                             const struct model_pass *pass, float *derivative[3])
+                             const struct model_pass *pass)
 {
     struct policy_loss_settings how = loss_settings(p);
     struct timing *t = p->rollout.timing;
@@ -166,10 +214,10 @@ static int train_micro_batch(struct ppo *p, struct mini_batch *b, struct sequenc
         int64_t at = b->offset[place[i]];
         struct policy_loss_tokens x = {b->sample[place[i]]->n_response, b->logprob + at,   b->value + at, b->entropy + at,
                                        b->old_logprob + at,             b->old_value + at, b->advantage + at, b->ret + at};
-        policy_loss_ppo_backward(derivative[0] + at, derivative[1] + at, derivative[2] + at, &x, b->n_tokens, &how);
-        seq[i].dlogprob = derivative[0] + at;
-        seq[i].dentropy = how.ent_coef != 0 ? derivative[1] + at : NULL;
-        seq[i].dvalue = derivative[2] + at;
+        policy_loss_ppo_backward(b->dlogprob + at, b->dentropy + at, b->dvalue + at, &x, b->n_tokens, &how);
+        seq[i].dlogprob = b->dlogprob + at;
+        seq[i].dentropy = how.ent_coef != 0 ? b->dentropy + at : NULL;
+        seq[i].dvalue = b->dvalue + at;
     }
     timing_begin(t, PHASE_BACKWARD);
     rc = micro_batch_backward(p->rollout.micro_batch, seq, n, pass, temperature);
@@ -181,22 +229,16 @@ static int train_micro_batch(struct ppo *p, struct mini_batch *b, struct sequenc
 static int train_share(struct ppo *p, struct mini_batch *b)
 {
     const struct settings_ppo *s = &p->rollout.settings->ppo;
-    int *place = zeroed((size_t)b->n, sizeof *place);
+    int *place = p->room->place;
+    struct sequence *seq = p->room->sequence;
     int n = batch_share(place, b->rank, b->n, comm_rank(p->rollout.comm));
-    struct sequence *seq = zeroed((size_t)n, sizeof *seq);
-    int32_t **ids = zeroed((size_t)n, sizeof *ids);
-    float *derivative[3];
-    for (int k = 0; k < 3; k++)
-        derivative[k] = zeroed((size_t)b->n_tokens, sizeof(float));
     for (int i = 0; i < n; i++) {
         const struct sample *x = b->sample[place[i]];
         int64_t at = b->offset[place[i]];
-        ids[i] = zeroed((size_t)(x->n_prompt + x->n_response), sizeof **ids);
-        memcpy(ids[i], x->prompt, (size_t)x->n_prompt * sizeof **ids);
-        memcpy(ids[i] + x->n_prompt, x->response, (size_t)x->n_response * sizeof **ids);
+        int32_t *ids = p->room->ids + (int64_t)i * p->room->longest;
         seq[i] = (struct sequence){.sample = x->index,
-                                   .ids = ids[i],
-                                   .n = x->n_prompt + x->n_response,
+                                   .ids = ids,
+                                   .n = sample_ids(ids, x),
                                    .first = x->n_prompt,
                                    .logprob = b->logprob + at,
                                    .entropy = b->entropy + at,
@@ -209,45 +251,39 @@ static int train_share(struct ppo *p, struct mini_batch *b)
     int rc = 0;
     for (int done = 0; !rc && done < n;) {
         int k = micro_batch_take(p->rollout.micro_batch, seq + done, n - done, (int)s->micro_batch_size);
-        rc = train_micro_batch(p, b, seq + done, place + done, k, &pass, derivative);
+        rc = train_micro_batch(p, b, seq + done, place + done, k, &pass);
         done += k;
     }
     p->n_trained += n;
-    for (int k = 0; k < 3; k++)
-        free(derivative[k]);
-    for (int i = 0; i < n; i++)
-        free(ids[i]);
-    free(ids);
-    free(seq);
-    free(place);
     return rc;
 }
 
-/* New log-probs, values and entropies of all samples to all ranks; records are keyed by place in the mini-batch. */
+/* New log-probs, values and entropies of all samples to all ranks; records are keyed by place in the mini-batch. That each
+ * key comes once, and all come, proves that every sample was trained by exactly one rank. */
 static void gather_tokens(struct ppo *p, struct mini_batch *b)
 {
-    struct record_list mine = {0}, all = {0};
+    records_clear(&p->mine);
     for (int i = 0; i < b->n; i++) {
         if (b->rank[i] != comm_rank(p->rollout.comm))
             continue;
         size_t n = (size_t)b->sample[i]->n_response;
-        float *out = records_extend(&mine, i, 3 * n * sizeof(float));
+        float *out = records_extend(&p->mine, i, token_bytes(b->sample[i]->n_response));
         memcpy(out, b->logprob + b->offset[i], n * sizeof(float));
         memcpy(out + n, b->entropy + b->offset[i], n * sizeof(float));
         memcpy(out + 2 * n, b->value + b->offset[i], n * sizeof(float));
     }
-    comm_gather_records(p->rollout.comm, &all, &mine);
-    timing_add_bytes(p->rollout.timing, (int64_t)all.bytes_used);
-    CHECK(all.n == b->n, "%lld samples of a mini-batch of %d were trained", (long long)all.n, b->n);
+    comm_gather_records(p->rollout.comm, &p->all, &p->mine);
+    timing_add_bytes(p->rollout.timing, (int64_t)p->all.bytes_used);
+    CHECK(p->all.n == b->n, "%lld samples of a mini-batch of %d were trained", (long long)p->all.n, b->n);
     for (int i = 0; i < b->n; i++) {
         size_t n = (size_t)b->sample[i]->n_response;
-        const float *in = records_bytes(&all, i);
+        const float *in = records_bytes(&p->all, i);
+        CHECK(p->all.records[i].key == i && p->all.records[i].n == token_bytes(b->sample[i]->n_response),
+              "sample %d of a mini-batch was not trained as it was dealt", i);
         memcpy(b->logprob + b->offset[i], in, n * sizeof(float));
         memcpy(b->entropy + b->offset[i], in + n, n * sizeof(float));
         memcpy(b->value + b->offset[i], in + 2 * n, n * sizeof(float));
     }
-    records_free(&mine);
-    records_free(&all);
 }
 
 /* Non-finite or too large: stops the run or skips the update, as run.on_nan says. Returns 1 to skip, 0 to go on, -1. */
@@ -332,22 +368,19 @@ static int update(struct ppo *p, int64_t step, struct update_sums *sums)
 {
     const struct settings_ppo *s = &p->rollout.settings->ppo;
     struct rng_key key = rng_key((uint64_t)p->rollout.settings->run.seed, RNG_ORDER, 1, 0);
-    int64_t *order = zeroed((size_t)p->samples.n, sizeof *order);
+    int64_t *order = p->room->order;
     int rc = 0;
     for (int64_t epoch = 0; !rc && epoch < s->ppo_epochs && !sums->stopped; epoch++) {
         rng_permutation(order, p->samples.n, key, (uint32_t)(step * s->ppo_epochs + epoch));
         for (int64_t first = 0; !rc && first < p->samples.n; first += s->mini_batch_size) {
-            struct mini_batch b;
             int64_t left = p->samples.n - first;
-            mini_batch_begin(&b, p, order + first, (int)(left < s->mini_batch_size ? left : s->mini_batch_size));
-            rc = update_mini_batch(p, &b, step, sums);
-            mini_batch_end(&b);
+            int n = (int)(left < s->mini_batch_size ? left : s->mini_batch_size);
+            rc = update_mini_batch(p, mini_batch_begin(p, order + first, n), step, sums);
         }
         if (!rc && sums->stopped)
             log_line("step %lld: no further epochs after %lld: policykl exceeds 1.5 ppo.target_kl", (long long)step,
                      (long long)epoch + 1);
     }
-    free(order);
     return rc;
 }
 
@@ -355,7 +388,7 @@ static int update(struct ppo *p, int64_t step, struct update_sums *sums)
 static void describe_samples(struct ppo *p, struct metrics *m, double kl_mean, double non_score)
 {
     int64_t n = p->samples.n, tokens = sample_list_tokens(&p->samples), at = 0, ended = 0, shortest = INT64_MAX, longest = 0;
-    double *score = zeroed((size_t)n, sizeof *score), *gap = zeroed((size_t)tokens, sizeof *gap), entropy = 0;
+    double *score = p->room->score, *gap = p->room->number, entropy = 0;
     for (int64_t i = 0; i < n; i++) {
         const struct sample *x = &p->samples.sample[i];
         score[i] = x->score;
@@ -388,20 +421,17 @@ static void describe_samples(struct ppo *p, struct metrics *m, double kl_mean, d
     metrics_set(m, "response_length/min", (double)shortest);
     metrics_set(m, "response_length/max", (double)longest);
     metrics_set(m, "sampling/logprob_gap", stats_mean(gap, tokens));
-    free(gap);
-    free(score);
 }
 
 static void describe_update(struct ppo *p, struct metrics *m, const struct update_sums *u)
 {
     double n = u->n ? (double)u->n : 1;
     int64_t tokens = sample_list_tokens(&p->samples), at = 0;
-    double *ret = zeroed((size_t)tokens, sizeof *ret);
+    double *ret = p->room->number;
     for (int64_t i = 0; i < p->samples.n; i++)
         for (int t = 0; t < p->samples.sample[i].n_response; t++)
             ret[at++] = p->samples.sample[i].array[SAMPLE_RETURN][t];
     double variance = stats_variance(ret, tokens);
-    free(ret);
     metrics_set(m, "policy/approxkl_avg", u->approxkl / n);
     metrics_set(m, "policy/policykl_avg", u->policykl / n);
     metrics_set(m, "policy/clipfrac_avg", u->clipfrac / n);

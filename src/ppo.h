@@ -11,6 +11,8 @@
 #include "schedule.h"
 #include "score.h"
 
+struct ppo_room;
+
 /* What a run carries from step to step, beside the trainables: a checkpoint holds all of it. */
 struct ppo {
     struct rollout rollout;
@@ -22,9 +24,15 @@ struct ppo {
     int64_t total_steps;
     int64_t n_trained; /* samples this rank has trained on: counted once per epoch */
     struct sample_list samples; /* of the newest step */
+    struct ppo_room *room;        /* what a step works in; planned */
+    struct record_list mine, all; /* of a mini-batch's gathering */
 };
 
+/* The rollout's parts are borrowed, the reward may be set later; its lists and texts become the ppo's. */
 void ppo_init(struct ppo *p, const struct rollout *rollout, int64_t total_steps);
+
+void ppo_layout(void *ppo, struct arena *a); /* of the rollout and of the step; see engine_need */
+void ppo_reserve(struct ppo *p);             /* lists and texts: after it, a step does not allocate */
 void ppo_free(struct ppo *p);
 
 /* Step number `step` (from 0). metrics: DESIGN section 8. Collective; the same bits on every rank.

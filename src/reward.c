@@ -110,13 +110,11 @@ int reward_score(struct reward *r, const struct reward_text *texts, int64_t n, d
 {
     if (n <= 0)
         return 0;
-    double *own = parts ? NULL : malloc((size_t)n * sizeof *own);
-    CHECK(parts || own, "out of memory for %lld scores", (long long)n);
     int rc = 0;
     memset(score, 0, (size_t)n * sizeof *score);
     for (int p = 0; p < r->n && rc == 0; p++) {
         const struct part *part = &r->part[p];
-        double *values = parts ? parts + (size_t)p * (size_t)n : own;
+        double *values = parts + (size_t)p * (size_t)n;
         rc = part->type->score(part->state, texts, n, values);
         if (rc != 0)
             error_context("reward \"%s\"", part->name);
@@ -125,7 +123,6 @@ int reward_score(struct reward *r, const struct reward_text *texts, int64_t n, d
         for (int64_t i = 0; rc == 0 && i < n; i++)
             score[i] += part->weight * values[i];
     }
-    free(own);
     return rc;
 }
 

@@ -21,6 +21,7 @@ struct reward_spec {
     const char *path;    /* lexicon: the word list */
     const char *command; /* program: run by /bin/sh -c */
     double timeout_sec;  /* program: longest wait without any progress; 0: REWARD_TIMEOUT_SEC */
+    size_t text_bytes;   /* of the longest prompt or response: up to it, scoring does not allocate */
 };
 
 enum { REWARD_TIMEOUT_SEC = 300 };
@@ -51,7 +52,7 @@ int reward_open(struct reward **out, const struct reward_spec *specs, int n);
 /* Scores n texts.
  *
  * score  [n] sum over the rewards, in their order, of weight * part
- * parts  [n_parts][n] unweighted, or NULL
+ * parts  [n_parts][n] unweighted
  *
  * Ranks: local. Errors: those of the types, with the reward's name in front; a part that is not
  * finite.

@@ -22,6 +22,7 @@ struct lexicon {
     struct text words;   /* all words, folded */
     struct entry *entry; /* [n], sorted by word */
     size_t n, room;
+    struct text word; /* the one being looked up */
 };
 
 /* --- words of a text --- */
@@ -149,16 +150,14 @@ static void count_compound(struct tally *tally, const struct lexicon *lexicon,
 
 int reward_lexicon_score(void *state, const struct reward_text *texts, int64_t n, double *score)
 {
-    const struct lexicon *lexicon = state;
-    struct text word = {0};
+    struct lexicon *lexicon = state;
     for (int64_t i = 0; i < n; i++) {
         struct tally tally = {0};
         size_t at = 0;
-        while (next_compound(&word, texts[i].response, texts[i].response_bytes, &at))
-            count_compound(&tally, lexicon, &word);
+        while (next_compound(&lexicon->word, texts[i].response, texts[i].response_bytes, &at))
+            count_compound(&tally, lexicon, &lexicon->word);
         score[i] = tally.words ? tally.sum / (double)tally.words : 0.0;
     }
-    text_free(&word);
     return 0;
 }
 
@@ -307,6 +306,7 @@ int reward_lexicon_open(void **state, const struct reward_spec *spec)
         reward_lexicon_close(lexicon);
         return -1;
     }
+    text_reserve(&lexicon->word, 2 * spec->text_bytes); /* lower case may need 3 bytes for 2 */
     *state = lexicon;
     return 0;
 }
@@ -317,6 +317,7 @@ void reward_lexicon_close(void *state)
     if (!lexicon)
         return;
     text_free(&lexicon->words);
+    text_free(&lexicon->word);
     free(lexicon->entry);
     free(lexicon);
 }

@@ -9,11 +9,11 @@
 #include "reward_program.h"
 
 #include "error.h"
+#include "jsonl.h"
 #include "text.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <math.h>
 #include <poll.h>
 #include <signal.h>
@@ -26,7 +26,7 @@
 #include <unistd.h>
 #include <utf8proc.h>
 
-enum { ANSWER_MAX = 4096, QUOTE_MAX = 80 };
+enum { ANSWER_MAX = 4096, QUOTE_MAX = 80, READ_BYTES = 16384 };
 
 static const double GRACE_SEC = 0.5; /* for the program to end by itself */
 
@@ -35,7 +35,8 @@ struct program {
     pid_t pid;    /* also the process group; 0: none */
     int to, from; /* our ends of its standard input and output; -1: closed */
     double timeout_sec;
-    struct text answer; /* bytes read that make no whole line yet */
+    struct text answer;   /* bytes read that make no whole line yet */
+    struct text question; /* bytes made, of which some have gone */
 };
 
 extern char **environ;
@@ -136,6 +137,8 @@ int reward_program_open(void **state, const struct reward_spec *spec)
     p->timeout_sec = spec->timeout_sec > 0.0 ? spec->timeout_sec : REWARD_TIMEOUT_SEC;
     p->command = strdup(spec->command);
     CHECK(p->command, "out of memory");
+    text_reserve(&p->answer, ANSWER_MAX + READ_BYTES);
+    text_reserve(&p->question, 2 * 6 * spec->text_bytes + 256); /* prompt and response, each byte as \uXXXX at worst */
     if (start(p) != 0) {
         reward_program_close(p);
         return -1;
@@ -162,6 +165,7 @@ void reward_program_close(void *state)
             ;
     }
     text_free(&p->answer);
+    text_free(&p->question);
     free(p->command);
     free(p);
 }
@@ -194,11 +198,8 @@ static void add_question(struct text *out, const struct reward_text *text)
     int rc = json_object_set_new(object, "index", json_integer(text->index));
     rc |= json_object_set_new(object, "prompt", string_of(text->prompt, text->prompt_bytes));
     rc |= json_object_set_new(object, "response", string_of(text->response, text->response_bytes));
-    char *line = json_dumps(object, JSON_COMPACT);
-    CHECK(rc == 0 && line, "out of memory for a line of JSON");
-    text_add_string(out, line);
-    text_add_string(out, "\n");
-    free(line);
+    CHECK(rc == 0, "out of memory for a line of JSON");
+    jsonl_add(out, object, JSON_COMPACT);
     json_decref(object);
 }
 
@@ -233,8 +234,7 @@ struct exchange {
     const struct reward_text *texts;
     double *score;
     int64_t n, n_made, n_answered; /* samples: all, turned into questions, answered */
-    struct text question;          /* bytes made, of which sent have gone */
-    size_t sent;
+    size_t sent;                   /* of the question's bytes */
 };
 
 static int parse_answers(struct program *p, struct exchange *x)
@@ -281,7 +281,7 @@ static int dead(const struct program *p, const struct exchange *x)
 /* Reads what is there. */
 static int receive_some(struct program *p, struct exchange *x, bool *progress)
 {
-    char bytes[16384];
+    char bytes[READ_BYTES];
     for (;;) {
         const ssize_t k = read(p->from, bytes, sizeof bytes);
         if (k < 0 && errno == EINTR)
@@ -302,14 +302,14 @@ static int receive_some(struct program *p, struct exchange *x, bool *progress)
 static int send_some(struct program *p, struct exchange *x, bool *progress)
 {
     for (;;) {
-        if (x->sent == x->question.n) {
-            text_clear(&x->question);
+        if (x->sent == p->question.n) {
+            text_clear(&p->question);
             x->sent = 0;
             if (x->n_made == x->n)
                 return 0;
-            add_question(&x->question, &x->texts[x->n_made++]);
+            add_question(&p->question, &x->texts[x->n_made++]);
         }
-        const ssize_t k = write(p->to, x->question.bytes + x->sent, x->question.n - x->sent);
+        const ssize_t k = write(p->to, p->question.bytes + x->sent, p->question.n - x->sent);
         if (k < 0 && errno == EINTR)
             continue;
         if (k < 0 && errno == EAGAIN)
@@ -331,7 +331,7 @@ static int exchange_all(struct program *p, struct exchange *x)
     TRY(receive_some(p, x, &progress)); /* says something unasked, or is dead already */
     double last = now_sec();
     while (x->n_answered < x->n) {
-        const bool sending = x->n_made < x->n || x->sent < x->question.n;
+        const bool sending = x->n_made < x->n || x->sent < p->question.n;
         struct pollfd fds[2] = {{p->from, POLLIN, 0}, {sending ? p->to : -1, POLLOUT, 0}};
         const double left = last + p->timeout_sec - now_sec();
         if (left <= 0.0)
@@ -362,10 +362,10 @@ int reward_program_score(void *state, const struct reward_text *texts, int64_t n
         return 0;
     struct program *p = state;
     struct exchange x = {.texts = texts, .score = score, .n = n};
+    text_clear(&p->question); /* after an error, what had not gone */
     struct sigaction ignore = {.sa_handler = SIG_IGN}, before;
     sigaction(SIGPIPE, &ignore, &before);
     const int rc = exchange_all(p, &x);
     sigaction(SIGPIPE, &before, NULL);
-    text_free(&x.question);
     return rc;
 }

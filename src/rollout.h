@@ -17,6 +17,14 @@
 #include "timing.h"
 #include "tokenizer.h"
 
+/* The largest request there will be. */
+struct rollout_shape {
+    int64_t n_samples;
+    int32_t n_prompt, n_response; /* tokens of the longest */
+};
+
+struct rollout_room;
+
 struct rollout {
     const struct settings *settings;
     struct comm *comm;
@@ -29,7 +37,21 @@ struct rollout {
     struct prompt_list prompts;
     const int32_t *eos; /* [n_eos]; n_eos = 0 with generate.ignore_eos */
     int n_eos;
+    struct rollout_shape shape;
+    struct rollout_room *room;      /* what a rollout works in; planned */
+    struct sample_list local;       /* this rank's share */
+    struct record_list mine, all;   /* of the gathering */
+    struct text decoded;            /* a response that may hold a stop string */
 };
+
+/* shape, settings, comm and prompts are set; see engine_need. */
+void rollout_layout(void *rollout, struct arena *a);
+
+/* Takes the room that texts and lists need at most, so that rollout_run does not allocate; without it they grow. The list
+ * that rollout_run fills is the caller's: rollout_sample_size is what to reserve for. */
+void rollout_reserve(struct rollout *r);
+struct sample_size rollout_sample_size(const struct rollout *r);
+void rollout_free(struct rollout *r); /* what it owns: lists and texts */
 
 /* What is asked of the policy: n samples, from number `first` of the run on. */
 struct rollout_request {

@@ -6,8 +6,6 @@
 #include "jsonl.h"
 #include "log.h"
 
-#include <stdlib.h>
-
 static int draw(struct samples *s, struct sample_list *out, int adapter)
 {
     struct rollout *r = s->rollout;
@@ -37,6 +35,11 @@ int samples_open(struct samples *s, struct rollout *r, const struct prompt_list 
 {
     *s = (struct samples){
         .rollout = r, .prompts = prompts, .n = prompts->n < SAMPLES_N ? prompts->n : SAMPLES_N, .step = -1};
+    struct sample_size size = rollout_sample_size(r);
+    size_t text_bytes = size.prompt_bytes + 2 * size.response_bytes;
+    sample_list_reserve(&s->reference, s->n, &size);
+    sample_list_reserve(&s->policy, s->n, &size);
+    text_reserve(&s->lines, (size_t)s->n * (6 * text_bytes + 512)); /* a byte may become \uXXXX */
     TRY(draw(s, &s->reference, -1));
     return comm_agree(r->comm, step_file_open(&s->file, path, last_step, path && comm_rank(r->comm) == 0));
 }
@@ -48,11 +51,8 @@ static void format(struct text *out, int64_t step, const struct sample *policy, 
                             prompt->n, "response", text_string(response), response->n, "score", jsonl_number(policy->raw_score),
                             "kl", jsonl_number(evaluation_kl(policy)), "reference_response", text_string(other), other->n,
                             "reference_score", jsonl_number(reference->raw_score));
-    char *line = row ? json_dumps(row, 0) : NULL;
-    CHECK(line, "a sample is not UTF-8");
-    text_add_string(out, line);
-    text_add_string(out, "\n");
-    free(line);
+    CHECK(row, "a sample is not UTF-8");
+    jsonl_add(out, row, 0);
     json_decref(row);
 }
 

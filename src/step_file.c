@@ -81,5 +81,6 @@ void step_file_close(struct step_file *f)
     if (f->file)
         fclose(f->file);
     free(f->path);
+    text_free(&f->lines);
     *f = (struct step_file){0};
 }

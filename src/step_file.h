@@ -14,6 +14,7 @@
 struct step_file {
     FILE *file; /* NULL on ranks that do not write */
     char *path;
+    struct text lines; /* of the caller, who formats them here: kept from step to step */
 };
 
 /* Opens path for appending and drops what is not part of the run up to last_step (0: a fresh run, nothing is kept): lines of

@@ -74,10 +74,11 @@ static int load_texts(struct job *j)
 static int score_text(struct job *j, int64_t i, double *score)
 {
     struct text bytes = {0};
+    double parts[SETTINGS_REWARDS_MAX];
     int rc = tokenizer_decode(j->engine.tokenizer, &bytes, j->items.prompt[i].ids, j->items.prompt[i].n, true);
     struct reward_text text = {i, "", text_string(&bytes), 0, bytes.n};
     if (!rc)
-        rc = reward_score(j->rollout.reward, &text, 1, score, NULL);
+        rc = reward_score(j->rollout.reward, &text, 1, score, parts);
     text_free(&bytes);
     return rc;
 }
@@ -198,16 +199,19 @@ static int evaluate_responses(struct job *j)
 
 /* ---- the task ---- */
 
-static struct engine_need need_of(const struct job *j, bool responses)
+static struct engine_need need_of(struct job *j, bool responses)
 {
+    const struct rollout_shape *shape = &j->rollout.shape;
     const struct settings *s = j->engine.settings;
     const int size = comm_size(j->engine.comm), micro = (int)s->evaluate.micro_batch_size;
     const int64_t share = (j->items.n + size - 1) / size, slots = s->generate.slots;
     struct engine_need need = {
         .longest = (int)j->items.longest, .longest_targets = (int)j->items.longest, .micro_batch = micro > 0 ? micro : 4};
     if (responses) {
-        need.longest_targets = actor_new_tokens(&j->engine);
-        need.longest = actor_longest(&j->engine, &j->items) + need.longest_targets;
+        need.longest_targets = shape->n_response;
+        need.longest = shape->n_prompt + shape->n_response;
+        need.layout = rollout_layout;
+        need.context = &j->rollout;
         need.slots = (int)(slots > 0 ? slots : share < 32 ? share : 32);
     }
     return need;
@@ -220,18 +224,19 @@ static int evaluate(struct job *j, const struct options *o)
     const bool responses = s->evaluate.what == EVALUATE_CHOICE_RESPONSES ||
                            (s->evaluate.what == EVALUATE_CHOICE_AUTO && s->n_rewards > 0);
     TRY(comm_agree(e->comm, responses ? load_prompts(j) : load_texts(j)));
+    actor_rollout(&j->rollout, e, &j->run.timing);
+    j->rollout.shape = (struct rollout_shape){j->items.n, actor_longest(e, &j->items), actor_new_tokens(e)};
     struct engine_need need = need_of(j, responses);
     TRY(comm_agree(e->comm, engine_plan(e, &need)));
     if (o->plan) {
         engine_print_plan(e);
         return 0;
     }
-    TRY(comm_agree(e->comm, s->n_rewards ? actor_open_rewards(&j->rollout.reward, s) : 0));
+    TRY(comm_agree(e->comm, s->n_rewards ? actor_open_rewards(&j->rollout.reward, s, 0) : 0));
     TRY(engine_load(e));
     banner_print(e);
     if (responses)
         banner_prompts(e->tokenizer, &j->items);
-    actor_rollout(&j->rollout, e, &j->run.timing);
     timing_begin(&j->run.timing, PHASE_EVALUATE);
     int rc = responses ? evaluate_responses(j) : evaluate_texts(j);
     timing_end(&j->run.timing, 0);
@@ -250,6 +255,7 @@ int task_evaluate(const struct settings *s, struct comm *comm, const struct opti
     text_free(&j.lines);
     text_free(&j.totals);
     reward_close(j.rollout.reward);
+    rollout_free(&j.rollout);
     prompts_free(&j.items);
     engine_close(&j.engine);
     run_close(&j.run);

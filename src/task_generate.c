@@ -81,8 +81,10 @@ static int generate(struct engine *e, struct run *run, const struct options *o, 
     TRY(comm_agree(e->comm, load_prompts(prompts, e, lines)));
     int64_t share = (prompts->n + comm_size(e->comm) - 1) / comm_size(e->comm);
     int64_t slots = s->generate.slots > 0 ? s->generate.slots : share < 32 ? share : 32;
-    struct engine_need need = {.longest = actor_longest(e, prompts) + actor_new_tokens(e), .longest_targets = 1,
-                               .micro_batch = 4, .slots = (int)slots};
+    struct rollout r = {.prompts = *prompts, .shape = {prompts->n, actor_longest(e, prompts), actor_new_tokens(e)}};
+    actor_rollout(&r, e, &run->timing);
+    struct engine_need need = {.longest = r.shape.n_prompt + r.shape.n_response, .longest_targets = 1, .micro_batch = 4,
+                               .slots = (int)slots, .layout = rollout_layout, .context = &r};
     TRY(comm_agree(e->comm, engine_plan(e, &need)));
     if (o->plan) {
         engine_print_plan(e);
@@ -90,13 +92,12 @@ static int generate(struct engine *e, struct run *run, const struct options *o, 
     }
     TRY(engine_load(e));
     struct sample_list samples = {0};
-    struct rollout r = {.prompts = *prompts};
-    actor_rollout(&r, e, &run->timing);
     struct rollout_request ask = {.prompts = prompts, .n = prompts->n, .adapter = s->model.adapter[0] ? 0 : -1, .in_order = true,
                                   .temperature = (float)s->generate.temperature};
     int rc = rollout_run(&r, &samples, &ask);
     if (!rc)
         rc = comm_agree(e->comm, comm_rank(e->comm) == 0 ? write_completions(run, &samples, lines != NULL) : 0);
+    rollout_free(&r);
     sample_list_free(&samples);
     return rc;
 }

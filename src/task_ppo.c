@@ -20,9 +20,9 @@ struct job {
     struct comm *comm;
     struct engine engine;
     struct run run;
-    struct rollout rollout;
+    struct reward *reward;
     struct ppo ppo;
-    struct prompt_list eval_prompts; /* of data.eval_path; n = 0 without */
+    struct prompt_list prompts, eval_prompts; /* the latter of data.eval_path; n = 0 without */
     struct sample_list eval_samples;
     struct step_file metrics;
     struct event_file events;
@@ -36,7 +36,7 @@ static int load_prompts(struct job *j)
     struct dataset data = {0}, eval = {0};
     int rc = dataset_load(&data, s, 0);
     if (!rc)
-        rc = actor_encode(&j->rollout.prompts, &j->engine, &data);
+        rc = actor_encode(&j->prompts, &j->engine, &data);
     if (!rc && *s->eval_path)
         rc = dataset_load_eval(&eval, s, 0);
     if (!rc && *s->eval_path)
@@ -46,21 +46,46 @@ static int load_prompts(struct job *j)
     return rc;
 }
 
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Before the plan: what a step works in is part of it. */
+static int make_ppo(struct job *j)
+{
+    const struct settings *s = j->settings;
+    const struct engine *e = &j->engine;
+    struct rollout r = {.prompts = j->prompts,
+                        .shape = {.n_samples = larger(larger(s->ppo.batch_size, SAMPLES_N), j->eval_prompts.n),
+                                  .n_prompt = (int)larger(actor_longest(e, &j->prompts), actor_longest(e, &j->eval_prompts)),
+                                  .n_response = actor_new_tokens(e)}};
+    j->total_steps = s->run.max_steps > 0 ? s->run.max_steps : j->prompts.n / s->ppo.batch_size;
+    if (j->total_steps < 1)
+        return error_set(ERR_INPUT, "%s has %lld prompts, fewer than ppo.batch_size = %lld: nothing to do in one pass "
+                         "(set run.max_steps to go through them repeatedly)", s->data.path, (long long)j->prompts.n,
+                         (long long)s->ppo.batch_size);
+    actor_rollout(&r, &j->engine, &j->run.timing);
+    ppo_init(&j->ppo, &r, j->total_steps);
+    return 0;
+}
+
 static int make_plan(struct job *j)
 {
     const struct settings *s = j->settings;
-    int longest = actor_longest(&j->engine, &j->rollout.prompts), eval = actor_longest(&j->engine, &j->eval_prompts);
-    int new_tokens = actor_new_tokens(&j->engine);
+    const struct rollout_shape *shape = &j->ppo.rollout.shape;
     int64_t share = (s->ppo.batch_size + comm_size(j->comm) - 1) / comm_size(j->comm);
     int64_t micro = s->ppo.micro_batch_size > 0 ? s->ppo.micro_batch_size : 16;
     int64_t slots = s->generate.slots > 0 ? s->generate.slots : share < 64 ? share : 64;
-    struct engine_need need = {.longest = (longest > eval ? longest : eval) + new_tokens,
-                               .longest_targets = new_tokens,
+    struct engine_need need = {.longest = shape->n_prompt + shape->n_response,
+                               .longest_targets = shape->n_response,
                                .micro_batch = (int)(micro < s->ppo.mini_batch_size ? micro : s->ppo.mini_batch_size),
                                .slots = (int)slots,
                                .train = true,
                                .adapters = true,
-                               .value_head = true};
+                               .value_head = true,
+                               .layout = ppo_layout,
+                               .context = &j->ppo};
     return comm_agree(j->comm, engine_plan(&j->engine, &need));
 }
 
@@ -68,35 +93,46 @@ static void print_banner(struct job *j)
 {
     const struct settings_generate *s = &j->settings->generate;
     banner_print(&j->engine);
-    banner_prompts(j->engine.tokenizer, &j->rollout.prompts);
+    banner_prompts(j->engine.tokenizer, &j->prompts);
     if (s->top_k > 0 || s->top_p < 1 || s->min_new_tokens > 0)
         log_warn("generate.top_k, top_p and min_new_tokens sample from another distribution than the one that is scored: the KL "
                  "estimate is biased and may turn negative");
 }
 
+static int open_rewards(struct job *j)
+{
+    struct sample_size size = rollout_sample_size(&j->ppo.rollout);
+    size_t text_bytes = size.prompt_bytes > size.response_bytes ? size.prompt_bytes : size.response_bytes;
+    TRY(actor_open_rewards(&j->reward, j->settings, text_bytes));
+    j->ppo.rollout.reward = j->reward;
+    return 0;
+}
+
+/* What the steps fill: after it they do not allocate. */
+static void reserve(struct job *j)
+{
+    struct sample_size size = rollout_sample_size(&j->ppo.rollout);
+    ppo_reserve(&j->ppo);
+    if (j->settings->run.eval_steps > 0)
+        sample_list_reserve(&j->eval_samples, j->eval_prompts.n, &size);
+}
+
 static int start(struct job *j, const struct options *o)
 {
     struct engine *e = &j->engine;
-    const struct settings *s = j->settings;
     TRY(comm_agree(j->comm, load_prompts(j)));
+    TRY(make_ppo(j));
     TRY(make_plan(j));
     if (o->plan) {
         engine_print_plan(e);
         return 0;
     }
-    TRY(comm_agree(j->comm, actor_open_rewards(&j->rollout.reward, s)));
+    TRY(comm_agree(j->comm, open_rewards(j)));
     timing_begin(&j->run.timing, PHASE_LOAD);
     int rc = engine_load(e);
     timing_end(&j->run.timing, 0);
     TRY(rc);
-    struct rollout *r = &j->rollout;
-    actor_rollout(r, e, &j->run.timing);
-    j->total_steps = s->run.max_steps > 0 ? s->run.max_steps : r->prompts.n / s->ppo.batch_size;
-    if (j->total_steps < 1)
-        return error_set(ERR_INPUT, "%s has %lld prompts, fewer than ppo.batch_size = %lld: nothing to do in one pass "
-                         "(set run.max_steps to go through them repeatedly)", s->data.path, (long long)r->prompts.n,
-                         (long long)s->ppo.batch_size);
-    ppo_init(&j->ppo, r, j->total_steps);
+    reserve(j);
     print_banner(j);
     return 0;
 }
@@ -200,9 +236,11 @@ static int open_files(struct job *j, int64_t first)
     int rc = comm_agree(j->comm, step_file_open(&j->metrics, path, first, comm_rank(j->comm) == 0));
     free(path);
     TRY(rc);
+    text_reserve(&j->metrics.lines, METRICS_LINE_MAX);
     TRY(comm_agree(j->comm, comm_rank(j->comm) == 0 ? event_open(&j->events, j->settings->run.output_dir, first + 1) : 0));
+    text_reserve(&j->events.records, METRICS_LINE_MAX); /* fewer bytes than the same metrics as text */
     path = j->settings->run.sample_steps > 0 ? run_path(&j->run, "samples.jsonl") : NULL;
-    rc = samples_open(&j->samples, &j->ppo.rollout, j->eval_prompts.n ? &j->eval_prompts : &j->rollout.prompts, path, first);
+    rc = samples_open(&j->samples, &j->ppo.rollout, j->eval_prompts.n ? &j->eval_prompts : &j->prompts, path, first);
     free(path);
     return rc;
 }
@@ -242,8 +280,8 @@ int task_ppo(const struct settings *s, struct comm *comm, const struct options *
     samples_close(&j->samples);
     sample_list_free(&j->eval_samples);
     ppo_free(&j->ppo);
-    reward_close(j->rollout.reward);
-    prompts_free(&j->rollout.prompts);
+    reward_close(j->reward);
+    prompts_free(&j->prompts);
     prompts_free(&j->eval_prompts);
     engine_close(&j->engine);
     run_close(&j->run);

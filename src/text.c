@@ -8,13 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void reserve(struct text *t, size_t more)
+void text_reserve(struct text *t, size_t more)
 {
-    if (t->n + more + 1 <= t->room)
+    size_t need = t->n + more + 1, room = t->room ? 2 * t->room : 64;
+    if (need <= t->room)
         return;
-    size_t room = t->room ? t->room : 64;
-    while (room < t->n + more + 1)
-        room *= 2;
+    if (room < need)
+        room = need;
     t->bytes = realloc(t->bytes, room);
     CHECK(t->bytes, "out of memory for %zu bytes of text", room);
     t->room = room;
@@ -22,7 +22,7 @@ static void reserve(struct text *t, size_t more)
 
 void text_add(struct text *t, const void *bytes, size_t n)
 {
-    reserve(t, n);
+    text_reserve(t, n);
     if (n)
         memcpy(t->bytes + t->n, bytes, n);
     t->n += n;
@@ -42,7 +42,7 @@ void text_format(struct text *t, const char *format, ...)
     int n = vsnprintf(NULL, 0, format, args);
     va_end(args);
     CHECK(n >= 0, "bad format %s", format);
-    reserve(t, (size_t)n);
+    text_reserve(t, (size_t)n);
     vsnprintf(t->bytes + t->n, (size_t)n + 1, format, again);
     va_end(again);
     t->n += (size_t)n;

@@ -9,6 +9,7 @@ struct text {
     size_t n, room;
 };
 
+void text_reserve(struct text *t, size_t more); /* room for more bytes behind the n there are */
 void text_add(struct text *t, const void *bytes, size_t n);
 void text_add_string(struct text *t, const char *string);
 void text_format(struct text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));

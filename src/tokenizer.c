@@ -1,6 +1,6 @@
 /* The stages in their order, and the part of the file that no stage owns: post-processor, names of special tokens.
  *
- * Encoding needs scratch and a cache of words. They are kept in a pool, so that the cache stays warm from one text to the
+ * Encoding needs scratch and a cache of words, decoding needs scratch. They are kept in a pool, so that the cache stays warm from one text to the
  * next and threads do not wait for each other; what a word encodes to does not depend on the cache. */
 #include "tokenizer.h"
 
@@ -30,6 +30,9 @@ struct work {
     struct normalizer_work normalizer;
     struct pretokenizer_work pretokenizer;
     struct bpe_work bpe;
+    struct detokenizer_work detokenizer;
+    const struct vocab_entry **entry; /* [room_entries] of the ids to decode */
+    size_t room_entries;
 };
 
 struct tokenizer {
@@ -80,6 +83,8 @@ static void close_pool(struct pool *pool)
         normalizer_work_free(&w->normalizer);
         pretokenizer_work_free(&w->pretokenizer);
         bpe_work_free(&w->bpe);
+        detokenizer_work_free(&w->detokenizer);
+        free(w->entry);
         free(w);
     }
     pthread_mutex_destroy(&pool->lock);
@@ -179,20 +184,48 @@ static const struct vocab_entry *find_entry(const struct tokenizer *t, int32_t i
     return NULL;
 }
 
+static void reserve_entries(struct work *w, size_t n)
+{
+    if (n <= w->room_entries)
+        return;
+    w->room_entries = n > 2 * w->room_entries ? n : 2 * w->room_entries;
+    w->entry = realloc(w->entry, w->room_entries * sizeof *w->entry);
+    CHECK(w->entry, "out of memory for %zu tokens", w->room_entries);
+}
+
 int tokenizer_decode(const struct tokenizer *t, struct text *out, const int32_t *ids, int64_t n,
                      bool skip_special)
 {
-    const struct vocab_entry **entry = malloc(((size_t)n + 1) * sizeof *entry);
-    CHECK(entry, "out of memory for %lld tokens", (long long)n);
+    struct work *w = take_work(t);
     size_t found = 0;
+    reserve_entries(w, (size_t)n);
     for (int64_t i = 0; i < n; i++) {
-        entry[found] = find_entry(t, ids[i]);
-        if (entry[found] && !(skip_special && tokenizer_is_special(t, ids[i])))
+        w->entry[found] = find_entry(t, ids[i]);
+        if (w->entry[found] && !(skip_special && tokenizer_is_special(t, ids[i])))
             found++;
     }
-    int rc = detokenize(&t->detokenizer, out, entry, found);
-    free(entry);
+    int rc = detokenize(&t->detokenizer, &w->detokenizer, out, w->entry, found);
+    give_work(t, w);
     return rc;
+}
+
+size_t tokenizer_text_max(const struct tokenizer *t, int64_t n)
+{
+    size_t longest = 0;
+    for (int32_t id = 0; id < tokenizer_vocab_size(t); id++) {
+        const struct vocab_entry *entry = find_entry(t, id);
+        if (entry && entry->n > longest)
+            longest = entry->n;
+    }
+    return (size_t)n * (longest + 1) * detokenizer_growth(&t->detokenizer);
+}
+
+void tokenizer_reserve(const struct tokenizer *t, int64_t n)
+{
+    struct work *w = take_work(t);
+    reserve_entries(w, (size_t)n);
+    detokenizer_work_reserve(&w->detokenizer, (size_t)n, tokenizer_text_max(t, n));
+    give_work(t, w);
 }
 
 int32_t tokenizer_vocab_size(const struct tokenizer *t)

@@ -31,6 +31,12 @@ int tokenizer_encode(const struct tokenizer *t, struct token_list *out, const ch
 int tokenizer_decode(const struct tokenizer *t, struct text *out, const int32_t *ids, int64_t n,
                      bool skip_special);
 
+/* Bytes that the text of n tokens has at most. */
+size_t tokenizer_text_max(const struct tokenizer *t, int64_t n);
+
+/* Room for decoding up to n ids at a time: after it, one thread's decoding does not allocate. */
+void tokenizer_reserve(const struct tokenizer *t, int64_t n);
+
 int32_t tokenizer_vocab_size(const struct tokenizer *t);                    /* highest id + 1 */
 int32_t tokenizer_token_id(const struct tokenizer *t, const char *content); /* -1 when absent */
 const char *tokenizer_token(const struct tokenizer *t,

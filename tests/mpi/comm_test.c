@@ -122,8 +122,9 @@ static void test_broadcast(struct comm *c)
 /* Record k has k % 41 bytes of value k. Keys are dealt to ranks round robin, last first. */
 static void test_gather(struct comm *c, int64_t n)
 {
-    struct record_list local = {0}, all = {0};
+    struct record_list local = {0}, all = {0}, before = {0};
     for (int again = 0; again < 2; again++) {
+        before = all;
         records_clear(&local);
         for (int64_t k = n - 1; k >= 0; k--)
             if (k % comm_size(c) == comm_rank(c))
@@ -138,6 +139,7 @@ static void test_gather(struct comm *c, int64_t n)
                 EXPECT(bytes[i] == (unsigned char)k);
         }
     }
+    EXPECT(all.records == before.records && all.bytes == before.bytes); /* the same room */
     records_clear(&local); /* all on the last rank */
     for (int64_t k = 0; k < n && comm_rank(c) == comm_size(c) - 1; k++)
         records_add(&local, -k, &k, sizeof k);

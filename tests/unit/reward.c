@@ -100,7 +100,7 @@ static void test_weighted_sum_and_parts(void **state)
         assert_true(parts[i] == mood[i] && parts[3 + i] == length[i]);
         assert_true(score[i] == 0.5 * parts[i] - 0.25 * parts[3 + i]);
     }
-    assert_int_equal(reward_score(r, texts, 3, again, NULL),
+    assert_int_equal(reward_score(r, texts, 3, again, parts),
                      0); /* and the program is asked again */
     assert_memory_equal(again, score, sizeof score);
     assert_int_equal(reward_score(r, NULL, 0, NULL, NULL), 0);

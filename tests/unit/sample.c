@@ -29,13 +29,20 @@ static void make(struct sample *s, int64_t index)
     }
 }
 
+static void record_of(struct text *record, const struct sample *s)
+{
+    text_reserve(record, sample_bytes(s));
+    sample_write(record->bytes, s);
+    record->n = sample_bytes(s);
+}
+
 static void test_record_there_and_back(void **state)
 {
     (void)state;
-    struct sample a, b;
+    struct sample a, b = {0};
     struct text record = {0}, again = {0};
     make(&a, 1234567890123);
-    sample_write(&record, &a);
+    record_of(&record, &a);
     assert_int_equal(sample_read(&b, record.bytes, record.n), 0);
     assert_true(b.index == a.index && b.source == 77 && b.finished && b.raw_score == 2.5 &&
                 b.score == -0.125);
@@ -48,8 +55,8 @@ static void test_record_there_and_back(void **state)
     assert_memory_equal(b.prompt_text.bytes, "pro\0mpt", 7);
     assert_string_equal(text_string(&b.response_text), "antw\xc3\xb6rt");
     assert_memory_equal(b.array[SAMPLE_LOGPROB], a.array[SAMPLE_LOGPROB], sizeof(float[4]));
-    assert_null(b.array[SAMPLE_REF_LOGPROB]);
-    sample_write(&again, &b);
+    assert_true(sample_has(&b, SAMPLE_VALUE) && !sample_has(&b, SAMPLE_REF_LOGPROB));
+    record_of(&again, &b);
     assert_int_equal(again.n, record.n);
     assert_memory_equal(again.bytes, record.bytes, record.n);
     sample_free(&a);
@@ -62,10 +69,10 @@ static void test_record_there_and_back(void **state)
 static void test_empty_sample(void **state)
 {
     (void)state;
-    struct sample a = {0}, b;
+    struct sample a = {0}, b = {0};
     struct text record = {0};
     sample_array(&a, SAMPLE_VALUE);
-    sample_write(&record, &a);
+    record_of(&record, &a);
     assert_int_equal(sample_read(&b, record.bytes, record.n), 0);
     assert_int_equal(b.n_response, 0);
     sample_free(&b);
@@ -77,16 +84,16 @@ static void test_empty_sample(void **state)
 static void test_damaged_records(void **state)
 {
     (void)state;
-    struct sample a, b;
+    struct sample a, b = {0};
     struct text record = {0};
     make(&a, 3);
-    sample_write(&record, &a);
+    record_of(&record, &a);
     for (size_t n = 0; n < record.n; n++) {
         unsigned char *cut = n ? malloc(n) : NULL; /* exact size, so that a read past it is seen */
         if (n)
             memcpy(cut, record.bytes, n);
         assert_int_equal(sample_read(&b, cut, n), -1);
-        assert_null(b.prompt);
+        assert_true(b.n_prompt == 0 && b.n_response == 0 && b.arrays == 0);
         free(cut);
     }
     assert_non_null(strstr(error_message(), "sample 3 is cut short in its per-token numbers"));
@@ -97,12 +104,12 @@ static void test_damaged_records(void **state)
     for (size_t at = 0; at < 72; at++) {
         for (int bit = 0; bit < 8; bit++) {
             record.bytes[at] ^= (char)(1 << bit);
-            if (sample_read(&b, record.bytes, record.n) == 0)
-                sample_free(&b);
+            (void)sample_read(&b, record.bytes, record.n);
             record.bytes[at] ^= (char)(1 << bit);
         }
     }
     sample_free(&a);
+    sample_free(&b);
     text_free(&record);
 }
 
@@ -112,8 +119,14 @@ static void test_new_response_drops_arrays(void **state)
     struct sample a;
     make(&a, 1);
     sample_set_response(&a, (const int32_t[]){9}, 1);
-    assert_null(a.array[SAMPLE_VALUE]);
+    assert_false(sample_has(&a, SAMPLE_VALUE));
     assert_true(sample_array(&a, SAMPLE_VALUE)[0] == 0.0f);
+    sample_set_response(&a, (const int32_t[]){9, 8, 7, 6, 5}, 5); /* longer than any before */
+    for (int t = 0; t < 5; t++)
+        assert_true(sample_array(&a, SAMPLE_VALUE)[t] == 0.0f);
+    int32_t ids[8];
+    assert_int_equal(sample_ids(ids, &a), 8);
+    assert_memory_equal(ids, ((int32_t[]){5, 6, 7, 9, 8, 7, 6, 5}), sizeof ids);
     sample_free(&a);
 }
 
@@ -133,6 +146,41 @@ static void test_list_sorts_and_counts(void **state)
     sample_list_free(&list);
 }
 
+/* A list with room is filled, cleared, filled again, and read into, all in the memory it had. */
+static void test_reserved_list_keeps_its_memory(void **state)
+{
+    (void)state;
+    const struct sample_size size = {3, 4, 2, 16, 16};
+    struct sample_list list = {0};
+    struct sample a;
+    struct text record = {0};
+    make(&a, 5);
+    record_of(&record, &a);
+    assert_true(record.n <= sample_bytes_max(&size));
+    sample_list_reserve(&list, 100, &size);
+    const struct sample *at = list.sample;
+    const struct sample first = list.sample[0];
+    for (int round = 0; round < 2; round++) {
+        sample_list_clear(&list);
+        for (int i = 0; i < 100; i++) {
+            struct sample *s = sample_list_add(&list);
+            assert_true(s->n_prompt == 0 && s->n_response == 0 && s->n_parts == 0 && s->arrays == 0 && s->response_text.n == 0);
+            assert_int_equal(sample_read(s, record.bytes, record.n), 0);
+            assert_true(sample_array(s, SAMPLE_RETURN)[3] == 0.0f);
+            sample_array(s, SAMPLE_RETURN)[3] = 1.0f;
+        }
+        assert_ptr_equal(list.sample, at);
+        assert_ptr_equal(list.sample[0].prompt, first.prompt);
+        assert_ptr_equal(list.sample[0].response, first.response);
+        assert_ptr_equal(list.sample[0].part, first.part);
+        assert_ptr_equal(list.sample[0].response_text.bytes, first.response_text.bytes);
+        assert_ptr_equal(list.sample[0].array[SAMPLE_RETURN], first.array[SAMPLE_RETURN]);
+    }
+    sample_free(&a);
+    sample_list_free(&list);
+    text_free(&record);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -141,6 +189,7 @@ int main(void)
         cmocka_unit_test(test_damaged_records),
         cmocka_unit_test(test_new_response_drops_arrays),
         cmocka_unit_test(test_list_sorts_and_counts),
+        cmocka_unit_test(test_reserved_list_keeps_its_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -78,6 +78,7 @@ static void assert_text(const struct tokenizer *t, bool skip, const char *want, 
     struct text text = {0};
     assert_int_equal(tokenizer_decode(t, &text, ids, n, skip), 0);
     assert_string_equal(text_string(&text), want);
+    assert_true(text.n <= tokenizer_text_max(t, n));
     text_free(&text);
 }
 
@@ -204,6 +205,32 @@ static void test_trained_tokenizer_brings_any_text_back(void **state)
         token_list_free(&ids);
         text_free(&back);
     }
+    tokenizer_close(t);
+}
+
+/* Any ids in any order, most of them broken UTF-8: no text is longer than what is reserved for it, so none moves. */
+static void test_text_max_holds_for_any_ids(void **state)
+{
+    (void)state;
+    enum { N = 40 };
+    train_small("tokenizer.json", 280);
+    struct tokenizer *t;
+    struct text text = {0};
+    assert_int_equal(tokenizer_open(&t, folder), 0);
+    tokenizer_reserve(t, N);
+    text_reserve(&text, tokenizer_text_max(t, N));
+    const char *at = text.bytes;
+    struct rng_key key = rng_key(2, RNG_TEST, 0, 0);
+    for (uint64_t round = 0; round < 1000; round++) {
+        int32_t ids[N];
+        for (uint32_t i = 0; i < N; i++) /* one id alone, or any */
+            ids[i] = round < 280 ? (int32_t)round : (int32_t)rng_range(rng_word(key, 0, round, 0, i), 0, 280);
+        text_clear(&text);
+        assert_int_equal(tokenizer_decode(t, &text, ids, N, false), 0);
+        assert_true(text.n <= tokenizer_text_max(t, N));
+        assert_ptr_equal(text.bytes, at);
+    }
+    text_free(&text);
     tokenizer_close(t);
 }
 
@@ -735,6 +762,7 @@ int main(void)
         cmocka_unit_test(test_sentencepiece_merges_follow_rank),
         cmocka_unit_test(test_metaspace_prepends_to_the_first_part_only),
         cmocka_unit_test(test_trained_tokenizer_brings_any_text_back),
+        cmocka_unit_test(test_text_max_holds_for_any_ids),
         cmocka_unit_test(test_training_twice_gives_the_same_file),
         cmocka_unit_test(test_training_refuses_a_vocabulary_too_small),
         cmocka_unit_test(test_added_tokens),

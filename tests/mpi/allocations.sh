@@ -1,0 +1,51 @@
+#!/bin/sh
+# Memory is planned: a run places what --plan prints, to the byte, and after its first step the program allocates nothing.
+# What libraries allocate in its steps is listed. No checkpoint is written between these steps: its file names, JSON and
+# HDF5 objects are made for the occasion and freed with it.
+cd "${srcdir:-.}" || exit 1
+. tests/mpi/run.sh
+program=${builddir:-.}/rlhf-hpc counter=${builddir:-.}/tests/support/.libs/allocations.so steps=4
+[ -f "$counter" ] || { echo "skipped: no shared libraries"; exit 77; }
+
+head -n 7 input/tiny/prompts.heldout.jsonl >"$work/eval.jsonl" || fail "no prompts"
+
+# All that a step can ask of the host: two rewards, stop strings, drawn lengths, early ends, an evaluation, shown samples.
+cat >"$work/input.cfg" <<END
+task = "ppo";
+model: { path = "input/tiny"; quantization = "int8"; outlier_threshold = 2.5; };
+lora: { target_modules = ["all-linear"]; };
+data: { path = "input/tiny/prompts.jsonl"; eval_path = "$work/eval.jsonl";
+        prompt_tokens = [2, 9]; };
+generate: { max_new_tokens = [3, 20]; ignore_eos = false; stop_strings = ["great", "."]; };
+reward = ( { type = "lexicon"; path = "input/tiny/lexicon.tsv"; weight = 5.0; },
+           { type = "program"; command = "while read -r line; do echo \${#line}; done"; weight = 0.01; } );
+ppo: { batch_size = 12; mini_batch_size = 6; micro_batch_size = 2; ppo_epochs = 2; ent_coef = 0.01; };
+run: { output_dir = "$work/run"; max_steps = $steps; save_steps = 0; eval_steps = 2; sample_steps = 1; threads = 1; };
+END
+
+# Lines of the plan's table.
+table()
+{
+    sed -n '/^memory plan/,/^  longest sequence/p' "$1"
+}
+
+for n in 1 2; do
+    rm -rf "$work/run" "$work/reports"
+    mkdir "$work/reports"
+    ranks $n "$program" --plan "$work/input.cfg" >"$work/plan.log" 2>&1 || { cat "$work/plan.log"; fail "--plan on $n"; }
+    ranks $n env LD_PRELOAD="$counter" ALLOCATIONS_LINES="$work/run/metrics.jsonl" ALLOCATIONS_STEPS=$steps \
+        ALLOCATIONS_REPORT="$work/reports" "$program" "$work/input.cfg" >"$work/run.log" 2>&1 ||
+        { cat "$work/run.log"; fail "run on $n"; }
+
+    table "$work/plan.log" >"$work/planned"
+    table "$work/run.log" >"$work/placed"
+    grep -q "^  host staging " "$work/planned" || { cat "$work/plan.log"; fail "no plan on $n"; }
+    diff "$work/planned" "$work/placed" || fail "the run on $n placed another plan"
+
+    [ "$(cat "$work"/reports/* | grep -c '^done$')" -eq $n ] || fail "not one report a rank on $n"
+    echo "allocations of $((steps - 1)) steps on $n, of all ranks:"
+    sed '/^done$/d' "$work"/reports/* | awk '{ calls[$3] += $1; bytes[$3] += $2 }
+        END { for (o in calls) printf "%8d calls %10d bytes  %s\n", calls[o], bytes[o], o; if (!NR) print "none" }'
+    ! grep -h ' program+' "$work"/reports/* || fail "the program allocates in its steps on $n (addr2line -e rlhf-hpc -f 0x..)"
+done
+exit 0
