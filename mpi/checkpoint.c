@@ -315,3 +315,8 @@ int checkpoint_prune(struct comm *c, const char *folder, int keep)
 {
     return comm_agree(c, comm_rank(c) == 0 ? prune(folder, keep) : 0);
 }
+
+void checkpoint_describe_library(struct text *out)
+{
+    state_file_describe_library(out);
+}

@@ -64,4 +64,7 @@ int checkpoint_read_bytes(struct comm *c, const char *path, const char *name, st
  */
 int checkpoint_prune(struct comm *c, const char *folder, int keep);
 
+/* Appends "1.10.8": the HDF5 library this process runs with. Local. */
+void checkpoint_describe_library(struct text *out);
+
 #endif

@@ -239,6 +239,14 @@ void comm_close(struct comm *c)
     MPI_Finalize();
 }
 
+void comm_describe_library(struct text *out)
+{
+    char said[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int n;
+    MPI_Get_library_version(said, &n);
+    text_add(out, said, strcspn(said, ",\n"));
+}
+
 int comm_rank(const struct comm *c)
 {
     return c->rank;

@@ -25,6 +25,9 @@ struct comm;
  */
 int comm_open(struct comm **out, int *argc, char ***argv);
 
+/* Appends "Open MPI v4.1.4": the library this process runs with. Works without comm_open. */
+void comm_describe_library(struct text *out);
+
 /* Ends MPI and frees what comm_node_shared gave. NULL does nothing. Ranks: collective. */
 void comm_close(struct comm *c);
 

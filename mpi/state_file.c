@@ -341,6 +341,13 @@ int state_file_read(struct comm *c, const char *path, const struct checkpoint_it
     return rc;
 }
 
+void state_file_describe_library(struct text *out)
+{
+    unsigned major, minor, release;
+    H5get_libversion(&major, &minor, &release);
+    text_format(out, "%u.%u.%u", major, minor, release);
+}
+
 int state_file_read_bytes(const char *path, const char *name, struct text *out)
 {
     text_clear(out);

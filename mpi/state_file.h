@@ -19,4 +19,6 @@ int state_file_read(struct comm *c, const char *path, const struct checkpoint_it
 /* An item of bytes of any length; out is replaced. Ranks: local. */
 int state_file_read_bytes(const char *path, const char *name, struct text *out);
 
+void state_file_describe_library(struct text *out); /* appends HDF5's version; local */
+
 #endif

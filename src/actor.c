@@ -9,13 +9,21 @@ int actor_new_tokens(const struct engine *e)
     return (int)e->settings->generate.max_new_tokens.max - 1;
 }
 
-int actor_encode(struct prompt_list *out, const struct engine *e, const struct dataset *data)
+int actor_prompt_room(const struct engine *e)
 {
-    const struct settings_data *s = &e->settings->data;
     const int room = engine_context(e) - actor_new_tokens(e);
     if (room < 1)
         return error_set(ERR_INPUT, "generate.max_new_tokens leaves no room for a prompt: the context has %d tokens",
                          engine_context(e));
+    return room;
+}
+
+int actor_encode(struct prompt_list *out, const struct engine *e, const struct dataset *data)
+{
+    const struct settings_data *s = &e->settings->data;
+    const int room = actor_prompt_room(e);
+    if (room < 0)
+        return -1;
     TRY(prompts_encode(out, data, e->tokenizer, s->add_special_tokens, room, e->folder.arch.vocab));
     if (out->n_cut && s->prompt_tokens.max == 0)
         log_warn("%s: %lld prompts are longer than %d tokens and were cut", data->path, (long long)out->n_cut, room);

@@ -22,6 +22,8 @@
 
 enum { BACKEND_ABI = 1, LINEAR_ADAPTERS = 2, GROUP_MAX = 4 };
 
+struct text;
+
 /* A ragged batch: the tokens of S sequences, packed, without padding.
  * Training and prefill: sequence s owns tokens start[s] .. start[s+1]-1, at positions 0, 1, ...
  * Decode: one token a sequence; its keys and values so far are in the cache at slot[s]. */
@@ -241,5 +243,8 @@ int backend_open(struct backend *be, const char *device, int threads);
  * built or not available here. */
 const struct backend_ops *cpu_ops(const char *isa);
 int cpu_open(struct backend *be, const char *isa, int threads);
+
+/* Appends what this machine's processor has of what the builds use, and the build that cpu_open(NULL) takes. */
+void cpu_describe(struct text *out);
 
 #endif

@@ -38,12 +38,25 @@ static int open_files(struct engine *e)
     return 0;
 }
 
+static int open_backend(struct engine *e)
+{
+    e->threads = placement_threads(e->comm, (int)e->settings->run.threads, NULL);
+    return comm_agree(e->comm, backend_open(&e->be, device_name(e->settings->run.device), e->threads));
+}
+
 int engine_open(struct engine *e, const struct settings *s, struct comm *comm)
 {
     *e = (struct engine){.settings = s, .comm = comm};
     TRY(comm_agree(comm, open_files(e)));
-    e->threads = placement_threads(comm, (int)s->run.threads, NULL);
-    return comm_agree(comm, backend_open(&e->be, device_name(s->run.device), e->threads));
+    return open_backend(e);
+}
+
+int engine_open_synthetic(struct engine *e, const struct settings *s, struct comm *comm)
+{
+    CHECK(s->model.init == MODEL_INIT_RANDOM && !s->model.adapter[0], "a synthetic model with files");
+    *e = (struct engine){.settings = s, .comm = comm};
+    TRY(comm_agree(comm, arch_read(&e->folder.arch, s->model.path)));
+    return open_backend(e);
 }
 
 int engine_context(const struct engine *e)

@@ -46,6 +46,9 @@ struct engine {
 
 int engine_open(struct engine *e, const struct settings *s, struct comm *comm);
 
+/* From config.json alone: no tokenizer (NULL), no adapter read; s has model.init = "random" and no model.adapter. */
+int engine_open_synthetic(struct engine *e, const struct settings *s, struct comm *comm);
+
 /* Fills e->shape. Errors: ERR_INPUT when memory does not suffice, with what to change. */
 int engine_plan(struct engine *e, const struct engine_need *need);
 void engine_print_plan(const struct engine *e); /* the table of --plan, through log_line */

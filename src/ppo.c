@@ -4,6 +4,7 @@
 
 #include "advantage.h"
 #include "batch.h"
+#include "engine.h"
 #include "error.h"
 #include "log.h"
 #include "policy_loss.h"
@@ -62,6 +63,25 @@ static void mini_batch_layout(struct mini_batch *b, struct arena *a, size_t n, s
                        &b->advantage, &b->ret,     &b->dlogprob, &b->dentropy,    &b->dvalue};
     for (size_t i = 0; i < sizeof array / sizeof *array; i++)
         *array[i] = arena_take(a, MEM_HOST, tokens * sizeof(float));
+}
+
+void ppo_need(struct ppo *p, struct engine_need *need)
+{
+    const struct settings *s = p->rollout.settings;
+    const struct rollout_shape *shape = &p->rollout.shape;
+    int size = comm_size(p->rollout.comm);
+    int64_t share = (s->ppo.batch_size + size - 1) / size;
+    int64_t micro = s->ppo.micro_batch_size > 0 ? s->ppo.micro_batch_size : 16;
+    int64_t slots = s->generate.slots > 0 ? s->generate.slots : share < 64 ? share : 64;
+    *need = (struct engine_need){.longest = shape->n_prompt + shape->n_response,
+                                 .longest_targets = shape->n_response,
+                                 .micro_batch = (int)(micro < s->ppo.mini_batch_size ? micro : s->ppo.mini_batch_size),
+                                 .slots = (int)slots,
+                                 .train = true,
+                                 .adapters = true,
+                                 .value_head = true,
+                                 .layout = ppo_layout,
+                                 .context = p};
 }
 
 void ppo_layout(void *ppo, struct arena *a)

@@ -11,6 +11,7 @@
 #include "schedule.h"
 #include "score.h"
 
+struct engine_need;
 struct ppo_room;
 
 /* What a run carries from step to step, beside the trainables: a checkpoint holds all of it. */
@@ -31,6 +32,7 @@ struct ppo {
 /* The rollout's parts are borrowed, the reward may be set later; its lists and texts become the ppo's. */
 void ppo_init(struct ppo *p, const struct rollout *rollout, int64_t total_steps);
 
+void ppo_need(struct ppo *p, struct engine_need *need); /* what a run of the rollout's shape needs of the engine */
 void ppo_layout(void *ppo, struct arena *a); /* of the rollout and of the step; see engine_need */
 void ppo_reserve(struct ppo *p);             /* lists and texts: after it, a step does not allocate */
 void ppo_free(struct ppo *p);

@@ -49,11 +49,13 @@ void rollout_layout(void *rollout, struct arena *a)
 
 struct sample_size rollout_sample_size(const struct rollout *r)
 {
-    return (struct sample_size){.n_prompt = r->shape.n_prompt,
-                                .n_response = r->shape.n_response,
-                                .n_parts = (int32_t)r->settings->n_rewards,
-                                .prompt_bytes = tokenizer_text_max(r->tokenizer, r->shape.n_prompt),
-                                .response_bytes = tokenizer_text_max(r->tokenizer, r->shape.n_response)};
+    const struct rollout_shape *shape = &r->shape;
+    struct sample_size size = {shape->n_prompt, shape->n_response, .n_parts = (int32_t)r->settings->n_rewards};
+    if (r->tokenizer) {
+        size.prompt_bytes = tokenizer_text_max(r->tokenizer, shape->n_prompt);
+        size.response_bytes = tokenizer_text_max(r->tokenizer, shape->n_response);
+    }
+    return size;
 }
 
 void rollout_reserve(struct rollout *r)
@@ -65,7 +67,8 @@ void rollout_reserve(struct rollout *r)
     records_reserve(&r->mine, share, (size_t)share * record);
     records_reserve(&r->all, n, (size_t)n * record);
     text_reserve(&r->decoded, size.response_bytes);
-    tokenizer_reserve(r->tokenizer, size.n_prompt > size.n_response ? size.n_prompt : size.n_response);
+    if (r->tokenizer)
+        tokenizer_reserve(r->tokenizer, size.n_prompt > size.n_response ? size.n_prompt : size.n_response);
 }
 
 void rollout_free(struct rollout *r)
@@ -161,6 +164,8 @@ static int note_answer(struct rollout *r, struct sample *s, const struct generat
     sample_set_response(s, request->response, request->n_response);
     s->finished = request->ended;
     memcpy(sample_array(s, SAMPLE_DRAWN_LOGPROB), request->logprob, (size_t)s->n_response * sizeof(float));
+    if (!r->tokenizer)
+        return 0;
     TRY(tokenizer_decode(r->tokenizer, &s->prompt_text, s->prompt, s->n_prompt, true));
     TRY(tokenizer_decode(r->tokenizer, &s->response_text, s->response, s->n_response, true));
     cut_at_stop(&s->response_text, &r->settings->generate.stop_strings);

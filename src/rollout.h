@@ -31,8 +31,8 @@ struct rollout {
     struct model *model;
     struct generator *generator;
     struct micro_batch *micro_batch;
-    struct reward *reward;
-    const struct tokenizer *tokenizer;
+    struct reward *reward;             /* NULL: every score is 0 */
+    const struct tokenizer *tokenizer; /* NULL: samples get no texts, so no reward and no stop strings */
     struct timing *timing;
     struct prompt_list prompts;
     const int32_t *eos; /* [n_eos]; n_eos = 0 with generate.ignore_eos */

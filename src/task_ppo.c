@@ -72,20 +72,8 @@ static int make_ppo(struct job *j)
 
 static int make_plan(struct job *j)
 {
-    const struct settings *s = j->settings;
-    const struct rollout_shape *shape = &j->ppo.rollout.shape;
-    int64_t share = (s->ppo.batch_size + comm_size(j->comm) - 1) / comm_size(j->comm);
-    int64_t micro = s->ppo.micro_batch_size > 0 ? s->ppo.micro_batch_size : 16;
-    int64_t slots = s->generate.slots > 0 ? s->generate.slots : share < 64 ? share : 64;
-    struct engine_need need = {.longest = shape->n_prompt + shape->n_response,
-                               .longest_targets = shape->n_response,
-                               .micro_batch = (int)(micro < s->ppo.mini_batch_size ? micro : s->ppo.mini_batch_size),
-                               .slots = (int)slots,
-                               .train = true,
-                               .adapters = true,
-                               .value_head = true,
-                               .layout = ppo_layout,
-                               .context = &j->ppo};
+    struct engine_need need;
+    ppo_need(&j->ppo, &need);
     return comm_agree(j->comm, engine_plan(&j->engine, &need));
 }
 

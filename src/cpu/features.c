@@ -2,6 +2,7 @@
 #include "backend.h"
 
 #include "error.h"
+#include "text.h"
 
 #include <string.h>
 #if defined CPU_AVX2 || defined CPU_AVX512
@@ -84,4 +85,26 @@ int cpu_open(struct backend *be, const char *isa, int threads)
         return error_set(ERR_SYSTEM, "the CPU backend for %s is not built or cannot run on this machine", isa);
     be->ops = b->ops;
     return b->start(be, threads);
+}
+
+void cpu_describe(struct text *out)
+{
+#if defined CPU_AVX2 || defined CPU_AVX512
+    const struct {
+        const char *name;
+        bool here;
+    } features[] = {
+        {"avx2", __builtin_cpu_supports("avx2")},         {"fma", __builtin_cpu_supports("fma")},
+        {"f16c", has_f16c()},                             {"avx512f", __builtin_cpu_supports("avx512f")},
+        {"avx512bw", __builtin_cpu_supports("avx512bw")}, {"avx512vl", __builtin_cpu_supports("avx512vl")},
+        {"avx512dq", __builtin_cpu_supports("avx512dq")}, {"avx512vnni", __builtin_cpu_supports("avx512vnni")},
+    };
+    for (size_t i = 0; i < sizeof features / sizeof *features; i++)
+        if (features[i].here)
+            text_format(out, "%s ", features[i].name);
+#endif
+    text_add_string(out, "(built:");
+    for (size_t i = 0; i < sizeof builds / sizeof *builds; i++)
+        text_format(out, " %s", builds[i].isa);
+    text_format(out, "; chosen: %s)", find(NULL)->isa);
 }
