@@ -35,11 +35,11 @@ enum {
     MESSAGE_BYTES = 16384 + 1 /* the error slot's */
 };
 
-/* One page that the ranks of a node share: the state of the abort, so that one rank of them writes the line. Process
- * wide, as MPI itself is, because comm_abort is the hook of CHECK and of MPI's errors, which know no comm.
+/* The page that the ranks of a node share. Process wide, as MPI itself is, because comm_abort is the hook of CHECK and of
+ * MPI's errors, which know no comm.
  */
 enum { ABORT_NONE, ABORT_CLAIMED, ABORT_WRITTEN };
-static _Atomic(atomic_int *) abort_page;
+static _Atomic(struct node_page *) abort_page;
 
 /* -- abort ---------------------------------------------------------------------------------------- */
 
@@ -80,13 +80,13 @@ static void write_line(const char *line)
 /* Is this the rank of the node that writes? If not, waits until the line is out: it must not be cut off by our end. */
 static bool claim_line(void)
 {
-    atomic_int *page = atomic_load(&abort_page);
+    struct node_page *page = atomic_load(&abort_page);
     if (!page)
         return true;
     int none = ABORT_NONE;
-    if (atomic_compare_exchange_strong(page, &none, ABORT_CLAIMED))
+    if (atomic_compare_exchange_strong(&page->abort, &none, ABORT_CLAIMED))
         return true;
-    for (int i = 0; i < 1000 && atomic_load(page) != ABORT_WRITTEN; i++)
+    for (int i = 0; i < 1000 && atomic_load(&page->abort) != ABORT_WRITTEN; i++)
         nanosleep(&(struct timespec){0, 1000000}, NULL);
     return false;
 }
@@ -94,11 +94,11 @@ static bool claim_line(void)
 void comm_abort(const char *line)
 {
     arm_exit();
-    if (claim_line() && line)
+    if (claim_line())
         write_line(line);
-    atomic_int *page = atomic_load(&abort_page);
+    struct node_page *page = atomic_load(&abort_page);
     if (page)
-        atomic_store(page, ABORT_WRITTEN);
+        atomic_store(&page->abort, ABORT_WRITTEN);
     int started = 0, ended = 1;
     MPI_Initialized(&started);
     if (started)
@@ -106,11 +106,6 @@ void comm_abort(const char *line)
     if (started && !ended)
         MPI_Abort(MPI_COMM_WORLD, 1);
     _exit(1);
-}
-
-static void abort_after_check(void)
-{
-    comm_abort(NULL); /* error_broken has written the line */
 }
 
 static void abort_on_mpi_error(MPI_Comm *where, int *code, ...)
@@ -122,6 +117,32 @@ static void abort_on_mpi_error(MPI_Comm *where, int *code, ...)
     MPI_Error_string(*code, reason, &n);
     snprintf(line, sizeof line, "rank %d: communication failed: %s", rank, reason);
     comm_abort(line);
+}
+
+/* -- who waits ------------------------------------------------------------------------------------ */
+
+/* Around each collective call in which a rank may wait for one that still works. */
+static void wait_begin(struct comm *c)
+{
+    if (!c->page)
+        return;
+    atomic_fetch_add(&c->page->n_waiting, 1);
+    atomic_store(&c->waiting, true);
+}
+
+static void wait_end(struct comm *c)
+{
+    if (!c->page)
+        return;
+    atomic_store(&c->waiting, false);
+    atomic_fetch_sub(&c->page->n_waiting, 1);
+}
+
+enum comm_waiting comm_waiting(const struct comm *c)
+{
+    if (!atomic_load(&c->waiting))
+        return COMM_WORKS;
+    return atomic_load(&c->page->n_waiting) < c->node_size ? COMM_WAITS_FOR_WORK : COMM_WAITS;
 }
 
 /* -- memory shared by a node ---------------------------------------------------------------------- */
@@ -159,7 +180,9 @@ int comm_node_shared(struct comm *c, void **p, size_t bytes)
 
 void comm_node_barrier(struct comm *c)
 {
+    wait_begin(c);
     MPI_Barrier(c->node);
+    wait_end(c);
 }
 
 /* -- open and close ------------------------------------------------------------------------------- */
@@ -199,21 +222,17 @@ int comm_open(struct comm **out, int *argc, char ***argv)
     c->words = calloc(3 * (size_t)c->size, sizeof *c->words);
     c->counts = calloc(2 * (size_t)c->size, sizeof *c->counts);
     CHECK(c->words && c->counts, "out of memory");
-    error_set_abort_hook(abort_after_check);
+    error_set_abort_hook(comm_abort);
 
-    void *page;
+    void *page = NULL;
     static const char build[] = PACKAGE_VERSION " " GIT_REVISION;
-    int rc = share_block(c, &page, sizeof(atomic_int), true);
-    if (rc == 0)
-        atomic_store(&abort_page, page);
+    int rc = share_block(c, &page, sizeof(struct node_page), true);
+    c->page = page;
+    atomic_store(&abort_page, c->page);
     if (rc == 0)
         rc = comm_hash_equal(c, hash_bytes(build, sizeof build, 0), "the build of rlhf-hpc");
-    if (rc != 0) {
-        comm_close(c);
-        return rc;
-    }
     *out = c;
-    return 0;
+    return rc;
 }
 
 void comm_close(struct comm *c)
@@ -223,6 +242,7 @@ void comm_close(struct comm *c)
     comm_sum_i64_finish(c);
     MPI_Barrier(c->world); /* nobody aborts for a neighbour's sake any more */
     atomic_store(&abort_page, NULL);
+    c->page = NULL;
     while (c->shared) {
         struct shared_block *block = c->shared;
         c->shared = block->next;
@@ -278,7 +298,9 @@ int comm_agree(struct comm *c, int rc)
 {
     CHECK(rc <= 0, "comm_agree of %d: results are 0 or negative", rc);
     int mine[2] = {rc, rc < 0 ? c->rank : INT_MAX}, least[2];
+    wait_begin(c);
     MPI_Allreduce(mine, least, 2, MPI_INT, MPI_MIN, c->world);
+    wait_end(c);
     if (least[0] == 0 || c->size == 1)
         return least[0];
 
@@ -309,7 +331,9 @@ int comm_agree(struct comm *c, int rc)
 static int compare_hashes(struct comm *c, uint64_t hash, const char *what, enum error kind)
 {
     uint64_t *all = c->words;
+    wait_begin(c);
     MPI_Allgather(&hash, 1, MPI_UINT64_T, all, 1, MPI_UINT64_T, c->world);
+    wait_end(c);
     struct text names = {0};
     int n = 0;
     for (int r = 1; r < c->size; r++) {
@@ -341,17 +365,21 @@ int comm_same_input(struct comm *c, const void *bytes, size_t n, const char *wha
 
 void comm_barrier(struct comm *c)
 {
+    wait_begin(c);
     MPI_Barrier(c->world);
+    wait_end(c);
 }
 
 void comm_broadcast(struct comm *c, void *bytes, size_t n, int root)
 {
+    wait_begin(c);
     for (char *p = bytes; n;) {
         size_t k = n < c->chunk_bytes ? n : c->chunk_bytes;
         MPI_Bcast(p, (int)k, MPI_BYTE, root, c->world);
         p += k;
         n -= k;
     }
+    wait_end(c);
 }
 
 void comm_broadcast_text(struct comm *c, struct text *t)
@@ -405,7 +433,9 @@ void comm_gather_records(struct comm *c, struct record_list *all, const struct r
     uint64_t *sizes = c->words, *n = c->words + 2 * c->size; /* [size][2]; [size] */
     int64_t n_all = 0;
     size_t bytes = 0;
+    wait_begin(c);
     MPI_Allgather(mine, 2, MPI_UINT64_T, sizes, 2, MPI_UINT64_T, c->world);
+    wait_end(c);
     for (int r = 0; r < c->size; r++) {
         n_all += (int64_t)sizes[2 * r];
         bytes += sizes[2 * r + 1] * 8;
@@ -465,10 +495,12 @@ void comm_sum_i64_start(struct comm *c, int64_t *values, int64_t n)
 
 void comm_sum_i64_finish(struct comm *c)
 {
+    wait_begin(c);
     for (int64_t i = 0; i < c->n_issued; i++) {
         MPI_Wait(&c->in_flight[i % SUMS_IN_FLIGHT], MPI_STATUS_IGNORE);
         issue_piece(c);
     }
+    wait_end(c);
     c->n_sums = c->next_sum = 0;
     c->n_issued = 0;
 }
@@ -476,7 +508,9 @@ void comm_sum_i64_finish(struct comm *c)
 int comm_max_flag(struct comm *c, int flag)
 {
     int largest;
+    wait_begin(c);
     MPI_Allreduce(&flag, &largest, 1, MPI_INT, MPI_MAX, c->world);
+    wait_end(c);
     return largest;
 }
 
@@ -486,7 +520,9 @@ void comm_timing_min_mean_max(struct comm *c, double *min, double *mean, double 
 {
     double *all = malloc((size_t)n * (size_t)c->size * sizeof *all + 1);
     CHECK(all, "out of memory");
+    wait_begin(c);
     MPI_Allgather(values, n, MPI_DOUBLE, all, n, MPI_DOUBLE, c->world);
+    wait_end(c);
     for (int i = 0; i < n; i++) {
         double low = all[i], high = all[i], sum = 0;
         for (int r = 0; r < c->size; r++) {

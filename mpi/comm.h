@@ -20,7 +20,8 @@ struct comm;
 /* Starts MPI, under mpirun or srun, or alone as the one rank of a run of one. Installs comm_abort as the end of CHECK
  * and of MPI's errors, and compares the build (version and revision) of all ranks. Once in a process.
  *
- * out           owned by the caller, ended by comm_close
+ * out           owned by the caller, ended by comm_close also when ranks of different builds meet, so that one of them
+ *               can say so; NULL where MPI does not start
  * Ranks: collective. Errors: MPI does not start; ranks of different builds.
  */
 int comm_open(struct comm **out, int *argc, char ***argv);
@@ -38,9 +39,17 @@ int comm_node_size(const struct comm *c);
 int comm_nodes(const struct comm *c); /* number of nodes */
 
 /* Writes "rlhf-hpc: line" on stderr and ends all ranks with exit code 1. Of the ranks of a node that call it at about
- * the same time, one writes. NULL writes nothing. Works before comm_open and after comm_close too. Any thread.
+ * the same time, one writes. Works before comm_open and after comm_close too. Any thread.
  */
 void comm_abort(const char *line) __attribute__((noreturn));
+
+/* Is this rank inside of a collective call, waiting for others? Local, from any thread. */
+enum comm_waiting {
+    COMM_WORKS,
+    COMM_WAITS,         /* as all ranks of its node do */
+    COMM_WAITS_FOR_WORK /* for a rank of its node that works, perhaps */
+};
+enum comm_waiting comm_waiting(const struct comm *c);
 
 /* The end of a phase that may have failed on some ranks only.
  *

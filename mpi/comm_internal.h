@@ -5,11 +5,19 @@
 #include "comm.h"
 
 #include <mpi.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 
 struct shared_block {
     void *p;
     size_t bytes;
     struct shared_block *next;
+};
+
+/* One page that the ranks of a node share. */
+struct node_page {
+    atomic_int abort;     /* so that one rank of the node writes the line: comm.c's ABORT_.. */
+    atomic_int n_waiting; /* ranks inside of a collective call */
 };
 
 enum { SUMS_IN_FLIGHT = 4 };
@@ -34,6 +42,8 @@ struct comm {
         in_flight[SUMS_IN_FLIGHT]; /* a ring: piece i of all is in slot i % SUMS_IN_FLIGHT */
     int64_t n_issued;
     struct shared_block *shared;
+    struct node_page *page; /* NULL only while comm_open makes it */
+    atomic_bool waiting;
 };
 
 #endif

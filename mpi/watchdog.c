@@ -1,13 +1,12 @@
 /* Watchdog thread.
  *
  * It counts its own ticks instead of reading a clock: time in which the whole process was stopped (SIGSTOP by a batch
- * system, a suspended machine) is one tick, not a hang. Progress is two atomic stores, no lock.
+ * system, a suspended machine) is one tick, not a hang.
  */
 #include "watchdog.h"
 
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,10 +17,9 @@
 #include "error.h"
 
 struct watchdog {
-    _Atomic(const char *) phase;
-    atomic_ulong progress; /* counts the calls */
+    const struct comm *comm;
+    struct progress *progress;
     double timeout_sec, tick_sec;
-    int rank, size;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t closing;
@@ -45,13 +43,17 @@ static struct timespec later(double sec)
     return t;
 }
 
-static void bark(struct watchdog *w)
+static void bark(const struct watchdog *w, bool waiting)
 {
-    char line[256], who[32] = "";
-    if (w->size > 1)
-        snprintf(who, sizeof who, "rank %d: ", w->rank);
-    snprintf(line, sizeof line, "%sno progress for %g s in phase %s", who, w->timeout_sec,
-             atomic_load(&w->phase));
+    char line[256], who[32] = "", step[48] = "";
+    const char *phase = atomic_load(&w->progress->phase);
+    long long number = atomic_load(&w->progress->step);
+    if (comm_size(w->comm) > 1)
+        snprintf(who, sizeof who, "rank %d: ", comm_rank(w->comm));
+    if (number > 0)
+        snprintf(step, sizeof step, " of step %lld", number);
+    snprintf(line, sizeof line, "%sno progress for %g s in phase %s%s%s (run.hang_timeout)", who, w->timeout_sec,
+             phase ? phase : "start", step, waiting ? ", waiting for other ranks" : "");
     comm_abort(line);
 }
 
@@ -59,26 +61,27 @@ static void *watch(void *argument)
 {
     struct watchdog *w = argument;
     double quiet_sec = 0, last = now_sec();
-    unsigned long seen = atomic_load(&w->progress);
+    unsigned long seen = atomic_load(&w->progress->n_ticks);
     pthread_mutex_lock(&w->lock);
     while (!w->closed) {
         struct timespec until = later(w->tick_sec);
         pthread_cond_timedwait(&w->closing, &w->lock, &until);
         double now = now_sec(), passed = now - last;
         last = now;
-        unsigned long progress = atomic_load(&w->progress);
+        unsigned long ticks = atomic_load(&w->progress->n_ticks);
+        enum comm_waiting waiting = comm_waiting(w->comm);
         quiet_sec += passed < 2 * w->tick_sec ? passed : 2 * w->tick_sec;
-        if (progress != seen)
+        if (ticks != seen || waiting == COMM_WAITS_FOR_WORK)
             quiet_sec = 0;
-        seen = progress;
-        if (!w->closed && quiet_sec > w->timeout_sec)
-            bark(w);
+        seen = ticks;
+        if (!w->closed && quiet_sec > (waiting ? 2 : 1) * w->timeout_sec)
+            bark(w, waiting);
     }
     pthread_mutex_unlock(&w->lock);
     return NULL;
 }
 
-int watchdog_open(struct watchdog **out, const struct comm *c, double timeout_sec)
+int watchdog_open(struct watchdog **out, const struct comm *c, struct progress *progress, double timeout_sec)
 {
     *out = NULL;
     if (!(timeout_sec > 0))
@@ -87,9 +90,8 @@ int watchdog_open(struct watchdog **out, const struct comm *c, double timeout_se
     CHECK(w, "out of memory");
     w->timeout_sec = timeout_sec;
     w->tick_sec = timeout_sec < 10 ? timeout_sec / 10 : 1;
-    w->rank = comm_rank(c);
-    w->size = comm_size(c);
-    atomic_store(&w->phase, "start");
+    w->comm = c;
+    w->progress = progress;
     pthread_mutex_init(&w->lock, NULL);
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
@@ -110,14 +112,6 @@ int watchdog_open(struct watchdog **out, const struct comm *c, double timeout_se
     }
     *out = w;
     return 0;
-}
-
-void watchdog_progress(struct watchdog *w, const char *phase)
-{
-    if (!w)
-        return;
-    atomic_store(&w->phase, phase);
-    atomic_fetch_add(&w->progress, 1);
 }
 
 void watchdog_close(struct watchdog *w)

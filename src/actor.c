@@ -36,13 +36,14 @@ int actor_longest(const struct engine *e, const struct prompt_list *prompts)
     return (int)(most > 0 && most < prompts->longest ? most : prompts->longest);
 }
 
-int actor_open_rewards(struct reward **out, const struct settings *s, size_t text_bytes)
+int actor_open_rewards(struct reward **out, const struct settings *s, size_t text_bytes,
+                       struct progress *progress)
 {
     struct reward_spec specs[SETTINGS_REWARDS_MAX];
     for (int i = 0; i < s->n_rewards; i++) {
         const struct settings_reward *r = &s->reward[i];
         specs[i] = (struct reward_spec){settings_reward_names[r->type], r->name, r->weight, r->path, r->command, r->timeout,
-                                        text_bytes};
+                                        text_bytes, progress};
     }
     return reward_open(out, specs, s->n_rewards);
 }

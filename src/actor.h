@@ -18,9 +18,9 @@ int actor_new_tokens(const struct engine *e);
 /* Tokens that the context leaves to a prompt. Returns -1 where there is no room. */
 int actor_prompt_room(const struct engine *e);
 
-/* Opens the rewards of the settings; text_bytes: of the longest prompt or response, 0 where it is not known. Ranks: local.
- * Errors: reward_open's. */
-int actor_open_rewards(struct reward **out, const struct settings *s, size_t text_bytes);
+/* Opens the rewards of the settings; text_bytes: of the longest prompt or response, 0 where it is not known; progress: is told
+ * of their answers, or NULL. Ranks: local. Errors: reward_open's. */
+int actor_open_rewards(struct reward **out, const struct settings *s, size_t text_bytes, struct progress *progress);
 
 /* Sets what a rollout borrows of engine, settings and timing; its prompts, shape and reward are the caller's. */
 void actor_rollout(struct rollout *r, struct engine *e, struct timing *timing);

@@ -13,7 +13,7 @@ static struct {
     char message[MESSAGE_MAX];
 } slot;
 
-static void (*abort_hook)(void);
+static void (*abort_hook)(const char *line);
 
 int error_set(enum error kind, const char *format, ...)
 {
@@ -70,20 +70,22 @@ void error_clear(void)
     slot.message[0] = 0;
 }
 
-void error_set_abort_hook(void (*hook)(void))
+void error_set_abort_hook(void (*hook)(const char *line))
 {
     abort_hook = hook;
 }
 
 void error_broken(const char *file, int line, const char *format, ...)
 {
+    char text[1024];
     va_list args;
+    int n = snprintf(text, sizeof text, "internal error at %s:%d: ", file, line);
     va_start(args, format);
-    fprintf(stderr, "rlhf-hpc: internal error at %s:%d: ", file, line);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    if (n > 0 && n < (int)sizeof text)
+        vsnprintf(text + n, sizeof text - (size_t)n, format, args);
     va_end(args);
     if (abort_hook)
-        abort_hook();
+        abort_hook(text);
+    fprintf(stderr, "rlhf-hpc: %s\n", text);
     abort();
 }

@@ -26,10 +26,11 @@ enum error error_kind(void);
 int error_exit_code(void); /* 0, 1, 2 or 75, by the kind in the slot */
 void error_clear(void);
 
-/* Where CHECK ends: writes its line on stderr and calls the hook (comm_abort installs itself), then abort(). */
+/* Where CHECK ends: hands its line to the hook, which does not return (comm_abort: one line, and all ranks end). Without a
+ * hook: writes it on stderr, then abort(). */
 void error_broken(const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 3, 4), noreturn));
-void error_set_abort_hook(void (*hook)(void));
+void error_set_abort_hook(void (*hook)(const char *line));
 
 #define TRY(call)                                                                                  \
     do {                                                                                           \

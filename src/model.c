@@ -270,8 +270,10 @@ void model_forward(struct model *m, const struct batch *b, const struct model_pa
     const struct backend_ops *ops = m->be->ops;
     batch_in(m, b);
     ops->embed(m->be, m->x[0], &m->embedding, &m->batch.b);
-    for (int i = 0; i < m->arch->layers; i++)
+    for (int i = 0; i < m->arch->layers; i++) {
         block_forward(m, i, pass);
+        progress_tick(m->progress);
+    }
     int last = m->arch->layers;
     ops->norm_forward(m->be, m->hidden, NULL, m->x[last], m->x[last], NULL, NULL, &m->final, NULL, b->n_tokens,
                       m->arch->hidden);
@@ -292,6 +294,7 @@ void model_backward(struct model *m, const struct model_pass *pass)
         if (m->shape.kept_layers < m->arch->layers)
             block_recompute(m, i, pass);
         block_backward(m, i, pass);
+        progress_tick(m->progress);
     }
     if (m->train_all)
         ops->embed_backward(m->be, m->dx, m->arch->hidden, m->embedding.offset_weight, &m->batch.b, g);

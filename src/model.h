@@ -9,6 +9,7 @@
 #include "arch.h"
 #include "arena.h"
 #include "backend.h"
+#include "progress.h"
 #include "trainable.h"
 
 /* The largest shapes that the model's memory is planned for. */
@@ -67,6 +68,7 @@ struct model {
     float *logprob, *entropy, *lse, *value, *d_logprob, *d_entropy, *d_value; /* [head_rows] */
     float *workspace;
     float *rope_cos, *rope_sin;
+    struct progress *progress; /* ticks at each layer of a pass; NULL after model_init */
 };
 
 struct model_options {

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct progress;
 struct reward;
 
 /* One entry of reward = ( { .. }, .. ) in input.cfg. Strings are borrowed by reward_open. */
@@ -22,6 +23,7 @@ struct reward_spec {
     const char *command; /* program: run by /bin/sh -c */
     double timeout_sec;  /* program: longest wait without any progress; 0: REWARD_TIMEOUT_SEC */
     size_t text_bytes;   /* of the longest prompt or response: up to it, scoring does not allocate */
+    struct progress *progress; /* program: ticks at each answer; may be NULL */
 };
 
 enum { REWARD_TIMEOUT_SEC = 300 };

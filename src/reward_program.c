@@ -10,6 +10,7 @@
 
 #include "error.h"
 #include "jsonl.h"
+#include "progress.h"
 #include "text.h"
 
 #include <errno.h>
@@ -35,6 +36,7 @@ struct program {
     pid_t pid;    /* also the process group; 0: none */
     int to, from; /* our ends of its standard input and output; -1: closed */
     double timeout_sec;
+    struct progress *progress;
     struct text answer;   /* bytes read that make no whole line yet */
     struct text question; /* bytes made, of which some have gone */
 };
@@ -135,6 +137,7 @@ int reward_program_open(void **state, const struct reward_spec *spec)
     CHECK(p, "out of memory");
     p->to = p->from = -1;
     p->timeout_sec = spec->timeout_sec > 0.0 ? spec->timeout_sec : REWARD_TIMEOUT_SEC;
+    p->progress = spec->progress;
     p->command = strdup(spec->command);
     CHECK(p->command, "out of memory");
     text_reserve(&p->answer, ANSWER_MAX + READ_BYTES);
@@ -350,8 +353,10 @@ static int exchange_all(struct program *p, struct exchange *x)
             TRY(receive_some(p, x, &progress));
         if (fds[1].revents)
             TRY(send_some(p, x, &progress));
-        if (progress)
+        if (progress) {
             last = now_sec();
+            progress_tick(p->progress);
+        }
     }
     return 0;
 }

@@ -8,14 +8,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <time.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t signalled; /* written by the handler alone */
+/* The third mutable global, after the error slot and the log's level: a signal handler has no parameters. Written by it
+ * alone, read in run_should_stop. */
+static volatile sig_atomic_t signalled;
 
 static void note_signal(int number)
 {
@@ -47,6 +51,7 @@ int run_open(struct run *r, const struct settings *s, struct comm *comm, bool re
 {
     *r = (struct run){.settings = s, .comm = comm, .lock = -1};
     timing_init(&r->timing);
+    r->timing.progress = &r->progress;
     struct sigaction action = {.sa_handler = note_signal, .sa_flags = SA_RESTART};
     sigaction(SIGUSR1, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
@@ -55,16 +60,70 @@ int run_open(struct run *r, const struct settings *s, struct comm *comm, bool re
 
 void run_close(struct run *r)
 {
+    watchdog_close(r->watchdog);
+    r->watchdog = NULL;
     if (r->lock >= 0)
         close(r->lock);
     r->lock = -1;
 }
 
-bool run_should_stop(struct run *r)
+int run_watch(struct run *r)
 {
+    return comm_agree(r->comm, watchdog_open(&r->watchdog, r->comm, &r->progress, (double)r->settings->run.hang_timeout));
+}
+
+/* In the order in which they win when ranks see different ones. */
+enum stop { STOP_NOT, STOP_WALLTIME, STOP_JOB_END, STOP_SIGNAL };
+
+static const char *const stop_names[] = {[STOP_WALLTIME] = "run.max_walltime",
+                                         [STOP_JOB_END] = "the end of the Slurm job",
+                                         [STOP_SIGNAL] = "a signal"};
+
+/* Seconds until the end of the Slurm job; infinite without one. */
+static double job_left_sec(void)
+{
+    const char *end = getenv("SLURM_JOB_END_TIME");
+    char *rest = NULL;
+    long long at = end ? strtoll(end, &rest, 10) : 0;
+    if (!end || rest == end || *rest)
+        return INFINITY;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (double)at - ((double)now.tv_sec + 1e-9 * (double)now.tv_nsec);
+}
+
+/* The step that has ended, if there was one, and its checkpoints. */
+static void learn_step(struct run *r)
+{
+    double now = timing_now(), checkpoint = r->timing.sec[PHASE_CHECKPOINT] - r->checkpoint_before;
+    double step = r->step_start > 0 ? now - r->step_start - checkpoint : 0;
+    r->step_sec = fmax(r->step_sec, step);
+    r->checkpoint_sec = fmax(r->checkpoint_sec, checkpoint);
+    r->step_start = now;
+    r->checkpoint_before = r->timing.sec[PHASE_CHECKPOINT];
+}
+
+const char *run_should_stop(struct run *r, int64_t step)
+{
+    learn_step(r);
+    atomic_store(&r->progress.step, (long long)step + 1);
+    /* before the first checkpoint: as long as a step */
+    double need = 1 + 1.25 * (r->step_sec + (r->checkpoint_sec > 0 ? r->checkpoint_sec : r->step_sec));
     int64_t limit = r->settings->run.max_walltime;
-    int stop = signalled != 0 || (limit > 0 && timing_total(&r->timing) >= (double)limit);
-    return comm_max_flag(r->comm, stop) != 0;
+    enum stop stop = STOP_NOT;
+    if (limit > 0 && (double)limit - timing_total(&r->timing) < need)
+        stop = STOP_WALLTIME;
+    if (job_left_sec() < need)
+        stop = STOP_JOB_END;
+    if (signalled)
+        stop = STOP_SIGNAL;
+    return stop_names[comm_max_flag(r->comm, (int)stop)];
+}
+
+int run_stopped(int64_t step, const char *why)
+{
+    return error_set(ERR_STOP, "stopped early after step %lld, because of %s; the state is saved: continue with --resume",
+                     (long long)step, why);
 }
 
 /* min, mean, max over ranks of n timings. Collective. */

@@ -229,7 +229,7 @@ const struct setting_row settings_rows[] = {
     INT(run.seed, 0, 9007199254740992.0, .standard = "0", .doc = "Of all random numbers."),
     INT(run.max_steps, 0, SIZE_LIMIT, .standard = "0",
         .doc = "Steps of the run; 0: one pass over the data."),
-    INT(run.save_steps, 0, SIZE_LIMIT, .standard = "10",
+    INT(run.save_steps, 0, SIZE_LIMIT, .standard = "10", .by_task = "pretrain=100",
         .doc = "Write a checkpoint every so many steps; 0: only when the run ends."),
     INT(run.save_total_limit, 0, SIZE_LIMIT, .standard = "2",
         .doc = "Keep this many checkpoints; 0: all."),

@@ -2,6 +2,7 @@
 #include "state.h"
 
 #include "error.h"
+#include "file.h"
 #include "log.h"
 #include "lora.h"
 
@@ -9,117 +10,130 @@
 
 enum { N_REALS = 5, N_COUNTERS = 2, N_ITEMS = 6 };
 
-struct state {
+/* The arrays of a checkpoint. */
+struct arrays {
     float *value, *moment1, *moment2; /* [n] host */
     double real[N_REALS];             /* KL coefficient; score mean, variance, std, count */
     int64_t counter[N_COUNTERS];      /* steps, updates */
     struct text settings;
+    struct checkpoint_item item[N_ITEMS];
+    int n_items;
 };
 
-static void state_open(struct state *s, const struct trainable *t)
+static void add(struct arrays *a, struct checkpoint_item item)
 {
-    *s = (struct state){0};
-    size_t bytes = (size_t)(t->n ? t->n : 1) * sizeof(float);
-    s->value = malloc(bytes);
-    s->moment1 = malloc(bytes);
-    s->moment2 = malloc(bytes);
-    CHECK(s->value && s->moment1 && s->moment2, "out of memory");
+    a->item[a->n_items++] = item;
 }
 
-static void state_close(struct state *s)
-{
-    free(s->value);
-    free(s->moment1);
-    free(s->moment2);
-    text_free(&s->settings);
-}
-
-/* The list; the settings' text comes last, and is not read back. */
-static void state_list(struct checkpoint_item item[N_ITEMS], struct state *s, int64_t n)
-{
-    item[0] = (struct checkpoint_item){"trainable", CHECKPOINT_F32, n, s->value, true};
-    item[1] = (struct checkpoint_item){"moment1", CHECKPOINT_F32, n, s->moment1, true};
-    item[2] = (struct checkpoint_item){"moment2", CHECKPOINT_F32, n, s->moment2, true};
-    item[3] = (struct checkpoint_item){"reals", CHECKPOINT_F64, N_REALS, s->real, false};
-    item[4] = (struct checkpoint_item){"counters", CHECKPOINT_I64, N_COUNTERS, s->counter, false};
-    item[5] = (struct checkpoint_item){"settings", CHECKPOINT_BYTES, (int64_t)s->settings.n, s->settings.bytes, false};
-}
-
-static int64_t state_bytes(const struct checkpoint_item item[N_ITEMS])
+static int64_t arrays_bytes(const struct arrays *a)
 {
     static const int64_t size[] = {[CHECKPOINT_BYTES] = 1, [CHECKPOINT_F32] = 4, [CHECKPOINT_F64] = 8, [CHECKPOINT_I64] = 8};
     int64_t bytes = 0;
-    for (int i = 0; i < N_ITEMS; i++)
-        bytes += item[i].n * size[item[i].type];
+    for (int i = 0; i < a->n_items; i++)
+        bytes += a->item[i].n * size[a->item[i].type];
     return bytes;
 }
 
-struct adapter_context {
-    const struct model *model;
-    const struct peft_config *peft;
-};
-
-static int write_adapter(void *context, const char *folder)
+static void arrays_open(struct arrays *a, const struct state *s)
 {
-    const struct adapter_context *c = context;
+    int64_t n = s->model->trainable.n;
+    size_t bytes = (size_t)(n ? n : 1) * sizeof(float);
+    *a = (struct arrays){.value = malloc(bytes), .moment1 = malloc(bytes), .moment2 = malloc(bytes)};
+    CHECK(a->value && a->moment1 && a->moment2, "out of memory");
+    add(a, (struct checkpoint_item){"trainable", CHECKPOINT_F32, n, a->value, true});
+    add(a, (struct checkpoint_item){"moment1", CHECKPOINT_F32, n, a->moment1, true});
+    add(a, (struct checkpoint_item){"moment2", CHECKPOINT_F32, n, a->moment2, true});
+    add(a, (struct checkpoint_item){"counters", CHECKPOINT_I64, N_COUNTERS, a->counter, false});
+    if (s->kl)
+        add(a, (struct checkpoint_item){"reals", CHECKPOINT_F64, N_REALS, a->real, false});
+}
+
+static void arrays_close(struct arrays *a)
+{
+    free(a->value);
+    free(a->moment1);
+    free(a->moment2);
+    text_free(&a->settings);
+}
+
+static void arrays_fill(struct arrays *a, const struct state *s, int64_t step)
+{
+    struct backend *be = s->model->be;
+    const struct trainable *t = &s->model->trainable;
+    size_t bytes = (size_t)t->n * sizeof(float);
+    be->ops->copy_out(be, a->value, t->value, bytes);
+    be->ops->copy_out(be, a->moment1, t->moment1, bytes);
+    be->ops->copy_out(be, a->moment2, t->moment2, bytes);
+    a->counter[0] = step;
+    a->counter[1] = s->optimizer->n_updates;
+    if (s->kl) {
+        a->real[0] = s->kl->coef;
+        a->real[1] = s->moments->mean, a->real[2] = s->moments->variance;
+        a->real[3] = s->moments->std, a->real[4] = s->moments->count;
+    }
+    /* for people, and not read back */
+    settings_write(&a->settings, s->settings);
+    add(a, (struct checkpoint_item){"settings", CHECKPOINT_BYTES, (int64_t)a->settings.n, a->settings.bytes, false});
+}
+
+static void arrays_take(const struct arrays *a, struct state *s, int64_t *step)
+{
+    struct backend *be = s->model->be;
+    const struct trainable *t = &s->model->trainable;
+    size_t bytes = (size_t)t->n * sizeof(float);
+    be->ops->copy_in(be, t->value, a->value, bytes);
+    be->ops->copy_in(be, t->moment1, a->moment1, bytes);
+    be->ops->copy_in(be, t->moment2, a->moment2, bytes);
+    *step = a->counter[0];
+    s->optimizer->n_updates = a->counter[1];
+    if (s->kl) {
+        s->kl->coef = a->real[0];
+        *s->moments = (struct score_moments){a->real[1], a->real[2], a->real[3], a->real[4]};
+    }
+    model_refresh(s->model);
+}
+
+static int write_adapter(void *state, const char *folder)
+{
+    const struct state *s = state;
     char *path = file_join(folder, "adapter");
-    int rc = lora_write(c->model, c->peft, path);
+    int rc = lora_write(s->model, s->peft, path);
     free(path);
     return rc;
 }
 
-int state_write(struct ppo *p, const struct peft_config *peft, int64_t step)
+int state_write(const struct state *s, int64_t step)
 {
-    struct model *m = p->rollout.model;
-    const struct trainable *t = &m->trainable;
-    size_t bytes = (size_t)t->n * sizeof(float);
-    struct state s;
-    struct checkpoint_item item[N_ITEMS];
-    state_open(&s, t);
-    m->be->ops->copy_out(m->be, s.value, t->value, bytes);
-    m->be->ops->copy_out(m->be, s.moment1, t->moment1, bytes);
-    m->be->ops->copy_out(m->be, s.moment2, t->moment2, bytes);
-    double real[N_REALS] = {p->kl.coef, p->moments.mean, p->moments.variance, p->moments.std, p->moments.count};
-    for (int i = 0; i < N_REALS; i++)
-        s.real[i] = real[i];
-    s.counter[0] = step;
-    s.counter[1] = p->optimizer.n_updates;
-    settings_write(&s.settings, p->rollout.settings);
-    state_list(item, &s, t->n);
-    timing_add_bytes(p->rollout.timing, state_bytes(item));
-    struct adapter_context context = {m, peft};
-    int rc = checkpoint_write(p->rollout.comm, p->rollout.settings->run.output_dir, step, item, N_ITEMS, write_adapter, &context);
-    state_close(&s);
+    struct arrays a;
+    const char *folder = s->settings->run.output_dir;
+    int64_t limit = s->settings->run.save_total_limit;
+    timing_begin(s->timing, PHASE_CHECKPOINT);
+    arrays_open(&a, s);
+    arrays_fill(&a, s, step);
+    timing_add_bytes(s->timing, arrays_bytes(&a));
+    int rc = checkpoint_write(s->comm, folder, step, a.item, a.n_items, s->peft ? write_adapter : NULL, (void *)s);
+    if (!rc && limit > 0)
+        rc = checkpoint_prune(s->comm, folder, (int)limit);
+    arrays_close(&a);
+    timing_end(s->timing, 0);
     return rc;
 }
 
-int state_read(struct ppo *p, int64_t *step)
+int state_read(struct state *s, int64_t *step)
 {
-    struct model *m = p->rollout.model;
-    const struct trainable *t = &m->trainable;
-    size_t bytes = (size_t)t->n * sizeof(float);
     struct text path = {0};
-    struct state s;
-    struct checkpoint_item item[N_ITEMS];
+    struct arrays a;
     int64_t found;
     *step = 0;
-    state_open(&s, t);
-    state_list(item, &s, t->n);
-    int rc = checkpoint_find_newest(p->rollout.comm, p->rollout.settings->run.output_dir, &found, &path);
+    arrays_open(&a, s);
+    int rc = checkpoint_find_newest(s->comm, s->settings->run.output_dir, &found, &path);
     if (!rc && found >= 0)
-        rc = checkpoint_read(p->rollout.comm, text_string(&path), item, N_ITEMS - 1);
+        rc = checkpoint_read(s->comm, text_string(&path), a.item, a.n_items);
     if (!rc && found >= 0) {
-        m->be->ops->copy_in(m->be, t->value, s.value, bytes);
-        m->be->ops->copy_in(m->be, t->moment1, s.moment1, bytes);
-        m->be->ops->copy_in(m->be, t->moment2, s.moment2, bytes);
-        p->kl.coef = s.real[0];
-        p->moments = (struct score_moments){s.real[1], s.real[2], s.real[3], s.real[4]};
-        *step = s.counter[0];
-        p->optimizer.n_updates = s.counter[1];
-        model_refresh(m);
+        arrays_take(&a, s, step);
         log_line("continuing from %s", text_string(&path));
     }
-    state_close(&s);
+    arrays_close(&a);
     text_free(&path);
     return rc;
 }

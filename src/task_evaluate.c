@@ -232,7 +232,7 @@ static int evaluate(struct job *j, const struct options *o)
         engine_print_plan(e);
         return 0;
     }
-    TRY(comm_agree(e->comm, s->n_rewards ? actor_open_rewards(&j->rollout.reward, s, 0) : 0));
+    TRY(comm_agree(e->comm, s->n_rewards ? actor_open_rewards(&j->rollout.reward, s, 0, NULL) : 0));
     TRY(engine_load(e));
     banner_print(e);
     if (responses)

@@ -91,7 +91,7 @@ static int open_rewards(struct job *j)
 {
     struct sample_size size = rollout_sample_size(&j->ppo.rollout);
     size_t text_bytes = size.prompt_bytes > size.response_bytes ? size.prompt_bytes : size.response_bytes;
-    TRY(actor_open_rewards(&j->reward, j->settings, text_bytes));
+    TRY(actor_open_rewards(&j->reward, j->settings, text_bytes, &j->run.progress));
     j->ppo.rollout.reward = j->reward;
     return 0;
 }
@@ -120,6 +120,7 @@ static int start(struct job *j, const struct options *o)
     int rc = engine_load(e);
     timing_end(&j->run.timing, 0);
     TRY(rc);
+    e->model.progress = &j->run.progress;
     reserve(j);
     print_banner(j);
     return 0;
@@ -160,14 +161,17 @@ static int write_metrics(struct job *j, const struct metrics *m)
     return metrics_write_event(&j->events, m);
 }
 
+static struct state state_of(struct job *j)
+{
+    return (struct state){.settings = j->settings, .comm = j->comm, .model = &j->engine.model, .optimizer = &j->ppo.optimizer,
+                          .kl = &j->ppo.kl, .moments = &j->ppo.moments, .peft = &j->engine.peft,
+                          .timing = &j->run.timing};
+}
+
 static int save(struct job *j, int64_t step)
 {
-    timing_begin(&j->run.timing, PHASE_CHECKPOINT);
-    int rc = state_write(&j->ppo, &j->engine.peft, step);
-    if (!rc && j->settings->run.save_total_limit > 0)
-        rc = checkpoint_prune(j->comm, j->settings->run.output_dir, (int)j->settings->run.save_total_limit);
-    timing_end(&j->run.timing, 0);
-    return rc;
+    struct state s = state_of(j);
+    return state_write(&s, step);
 }
 
 static bool is_due(int64_t every, int64_t step)
@@ -195,11 +199,11 @@ static int steps(struct job *j, int64_t first)
     int64_t saved = first;
     for (int64_t step = first; step < j->total_steps; step++) {
         struct metrics m = {0};
-        if (run_should_stop(&j->run)) {
+        const char *why = run_should_stop(&j->run, step);
+        if (why) {
             if (saved != step)
                 TRY(save(j, step));
-            return error_set(ERR_STOP, "stopped early after step %lld; the state is saved: continue with --resume",
-                             (long long)step);
+            return run_stopped(step, why);
         }
         timing_step_begin(&j->run.timing);
         TRY(ppo_step(&j->ppo, &m, step));
@@ -239,10 +243,12 @@ static int job_run(struct job *j, const struct options *o)
     TRY(start(j, o));
     if (o->plan)
         return 0;
+    struct state state = state_of(j);
     if (o->resume)
-        TRY(state_read(&j->ppo, &first));
+        TRY(state_read(&state, &first));
     TRY(run_write_settings(&j->run));
     TRY(open_files(j, first));
+    TRY(run_watch(&j->run));
     TRY(steps(j, first));
     TRY(samples_log(&j->samples, j->total_steps));
     char *path = run_path(&j->run, "adapter");

@@ -6,11 +6,14 @@
 #include "error.h"
 #include "file.h"
 #include "log.h"
+#include "metrics.h"
 #include "optimizer.h"
 #include "prompts.h"
 #include "records.h"
 #include "run.h"
 #include "schedule.h"
+#include "state.h"
+#include "step_file.h"
 #include "task.h"
 
 #include <math.h>
@@ -24,6 +27,7 @@ struct pretrain {
     struct run *run;
     struct optimizer optimizer;
     const struct schedule *schedule;
+    struct step_file metrics;
     struct token_list stream;
     int block;
     int64_t total_steps;
@@ -140,6 +144,12 @@ static int train_share(struct pretrain *p, int64_t step, struct record_list *min
     return rc;
 }
 
+static double learning_rate(const struct pretrain *p, int64_t step)
+{
+    const struct settings_optim *s = &p->settings->optim;
+    return schedule_rate(p->schedule, s->learning_rate, step, s->warmup_steps, p->total_steps);
+}
+
 static int train_step(struct pretrain *p, int64_t step, double *loss, double *norm)
 {
     struct model *m = &p->engine->model;
@@ -169,8 +179,7 @@ static int train_step(struct pretrain *p, int64_t step, double *loss, double *no
         return error_set(ERR_RUN, "step %lld: the loss or a gradient is not finite or too large: lower optim.learning_rate",
                          (long long)step + 1);
     timing_begin(&p->run->timing, PHASE_OPTIMIZE);
-    optimizer_update(&p->optimizer, m,
-                     schedule_rate(p->schedule, s->optim.learning_rate, step, s->optim.warmup_steps, p->total_steps), norm);
+    optimizer_update(&p->optimizer, m, learning_rate(p, step), norm);
     timing_end(&p->run->timing, 0);
     return comm_hash_equal(p->comm, m->be->ops->hash(m->be, m->trainable.value, (size_t)m->trainable.n * sizeof(float)),
                            "the weights");
@@ -207,6 +216,69 @@ static int write_folder(struct pretrain *p, const char *tokenizer)
     return rc;
 }
 
+static struct state state_of(struct pretrain *p)
+{
+    return (struct state){.settings = p->settings, .comm = p->comm, .model = &p->engine->model, .optimizer = &p->optimizer,
+                          .timing = &p->run->timing};
+}
+
+static int save(struct pretrain *p, int64_t step)
+{
+    struct state s = state_of(p);
+    return state_write(&s, step);
+}
+
+/* *first: the step to begin with. */
+static int resume_or_begin(struct pretrain *p, const struct options *o, int64_t *first)
+{
+    struct state s = state_of(p);
+    if (o->resume)
+        TRY(state_read(&s, first));
+    char *path = run_path(p->run, "metrics.jsonl");
+    int rc = comm_agree(p->comm, step_file_open(&p->metrics, path, *first, comm_rank(p->comm) == 0));
+    free(path);
+    return rc;
+}
+
+static int describe_step(struct pretrain *p, int64_t step, double loss, double norm)
+{
+    struct metrics m = {0};
+    int64_t tokens = p->settings->pretrain.batch_size * p->block;
+    double sec = timing_step_end(&p->run->timing, tokens), tokens_per_sec = (double)tokens / sec;
+    metrics_set(&m, "step", (double)(step + 1));
+    metrics_set(&m, "loss", loss);
+    metrics_set(&m, "grad_norm", norm);
+    metrics_set(&m, "lr", learning_rate(p, step));
+    metrics_set(&m, "time/total", sec);
+    metrics_set(&m, "perf/tokens_per_sec", tokens_per_sec);
+    if ((step + 1) % 50 == 0 || step + 1 == p->total_steps)
+        log_line("step %lld/%lld  loss %.4f  grad %.3f  %.0f tok/s  eta %.0f s", (long long)step + 1, (long long)p->total_steps,
+                 loss, norm, tokens_per_sec, timing_left(&p->run->timing, p->total_steps - step - 1));
+    return comm_agree(p->comm, metrics_write_line(&p->metrics, &m));
+}
+
+static int steps(struct pretrain *p, int64_t first)
+{
+    int64_t saved = first, every = p->settings->run.save_steps;
+    for (int64_t step = first; step < p->total_steps; step++) {
+        double loss, norm;
+        const char *why = run_should_stop(p->run, step);
+        if (why) {
+            if (saved != step)
+                TRY(save(p, step));
+            return run_stopped(step, why);
+        }
+        timing_step_begin(&p->run->timing);
+        TRY(train_step(p, step, &loss, &norm));
+        TRY(describe_step(p, step, loss, norm));
+        if (every > 0 && (step + 1) % every == 0) {
+            TRY(save(p, step + 1));
+            saved = step + 1;
+        }
+    }
+    return saved == p->total_steps ? 0 : save(p, p->total_steps);
+}
+
 static int pretrain(struct pretrain *p, const struct options *o, const char *tokenizer)
 {
     const struct settings *s = p->settings;
@@ -230,17 +302,12 @@ static int pretrain(struct pretrain *p, const struct options *o, const char *tok
     p->optimizer = (struct optimizer){.beta1 = s->optim.adam_beta1, .beta2 = s->optim.adam_beta2, .epsilon = s->optim.adam_epsilon,
                                       .weight_decay = s->optim.weight_decay,
                                       .max_grad_norm = s->optim.max_grad_norm.set ? s->optim.max_grad_norm.value : 0};
-    int64_t tokens = s->pretrain.batch_size * p->block;
+    int64_t tokens = s->pretrain.batch_size * p->block, first = 0;
     p->total_steps = s->run.max_steps > 0 ? s->run.max_steps : (p->stream.n + tokens - 1) / tokens;
-    for (int64_t step = 0; step < p->total_steps; step++) {
-        double loss, norm;
-        timing_step_begin(&p->run->timing);
-        TRY(train_step(p, step, &loss, &norm));
-        double sec = timing_step_end(&p->run->timing, tokens);
-        if ((step + 1) % 50 == 0 || step + 1 == p->total_steps)
-            log_line("step %lld/%lld  loss %.4f  grad %.3f  %.0f tok/s  eta %.0f s", (long long)step + 1,
-                     (long long)p->total_steps, loss, norm, (double)tokens / sec, timing_left(&p->run->timing, p->total_steps - step - 1));
-    }
+    e->model.progress = &p->run->progress;
+    TRY(resume_or_begin(p, o, &first));
+    TRY(run_watch(p->run));
+    TRY(steps(p, first));
     TRY(comm_agree(p->comm, comm_rank(p->comm) == 0 ? write_folder(p, tokenizer) : 0));
     return run_report(p->run, p->engine);
 }
@@ -252,7 +319,7 @@ int task_pretrain(const struct settings *s, struct comm *comm, const struct opti
     struct run run;
     struct pretrain p = {.settings = &own, .comm = comm, .engine = &e, .run = &run};
     char *tokenizer = NULL;
-    int rc = run_open(&run, s, comm, true);
+    int rc = run_open(&run, s, comm, o->resume || o->plan);
     if (!rc)
         rc = find_tokenizer(s, &run, &tokenizer);
     if (!rc) {
@@ -261,6 +328,7 @@ int task_pretrain(const struct settings *s, struct comm *comm, const struct opti
     }
     if (!rc)
         rc = pretrain(&p, o, tokenizer);
+    step_file_close(&p.metrics);
     token_list_free(&p.stream);
     engine_close(&e);
     run_close(&run);

@@ -48,6 +48,7 @@ void timing_begin(struct timing *t, enum phase p)
     if (t->depth && t->stack[t->depth - 1] == PHASE_EVALUATE)
         p = PHASE_EVALUATE;
     t->stack[t->depth++] = p;
+    progress_phase(t->progress, names[p]);
 }
 
 void timing_end(struct timing *t, int64_t tokens)
@@ -55,6 +56,7 @@ void timing_end(struct timing *t, int64_t tokens)
     CHECK(t->depth > 0, "phase ended that was not begun");
     charge(t);
     t->tokens[t->stack[--t->depth]] += tokens;
+    progress_phase(t->progress, names[t->depth ? t->stack[t->depth - 1] : PHASE_OTHER]);
 }
 
 void timing_add_bytes(struct timing *t, int64_t bytes)

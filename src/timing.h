@@ -3,6 +3,8 @@
 #ifndef RLHF_SRC_TIMING_H
 #define RLHF_SRC_TIMING_H
 
+#include "progress.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -38,6 +40,7 @@ struct timing {
     enum phase stack[8];
     int depth;
     double since, start, step_start, first_end;
+    struct progress *progress; /* is told of each phase; NULL after timing_init */
 };
 
 const char *phase_name(enum phase p);

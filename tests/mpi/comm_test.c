@@ -222,17 +222,32 @@ static void test_placement(struct comm *c)
 
 static void test_watchdog_when_fed(struct comm *c)
 {
+    struct progress progress = {0};
     struct watchdog *w;
-    EXPECT(watchdog_open(&w, c, 0) == 0 && !w);
-    watchdog_progress(w, "off");
+    EXPECT(watchdog_open(&w, c, &progress, 0) == 0 && !w);
     watchdog_close(w);
-    EXPECT(watchdog_open(&w, c, 1.5) == 0 && w);
+    EXPECT(watchdog_open(&w, c, &progress, 1.5) == 0 && w);
     for (int i = 0; i < 9; i++) {
-        watchdog_progress(w, "fed");
+        progress_tick(&progress);
         usleep(200000);
     }
     watchdog_close(w);
-    EXPECT(watchdog_open(&w, c, 1000) == 0 && w); /* closes at once, not after a tick */
+    EXPECT(watchdog_open(&w, c, &progress, 1000) == 0 && w); /* closes at once, not after a tick */
+    watchdog_close(w);
+}
+
+/* Who waits for a rank that works for longer than the limit is left alone; the one that works ticks. */
+static void test_watchdog_while_waiting(struct comm *c)
+{
+    struct progress progress = {0};
+    struct watchdog *w;
+    EXPECT(watchdog_open(&w, c, &progress, 0.8) == 0);
+    for (int i = 0; comm_rank(c) == 0 && i < 20; i++) {
+        EXPECT(comm_waiting(c) == COMM_WORKS);
+        progress_tick(&progress);
+        usleep(100000);
+    }
+    comm_barrier(c);
     watchdog_close(w);
 }
 
@@ -280,6 +295,7 @@ static void test_all(struct comm *c, const char *path)
     test_timing(c);
     test_node_shared(c);
     test_watchdog_when_fed(c);
+    test_watchdog_while_waiting(c);
     test_placement(c);
 }
 
@@ -307,9 +323,11 @@ static void gather_twice(struct comm *c)
 
 static void hang(struct comm *c)
 {
+    struct progress progress = {0};
     struct watchdog *w;
-    EXPECT(watchdog_open(&w, c, 1) == 0);
-    watchdog_progress(w, "rollout");
+    EXPECT(watchdog_open(&w, c, &progress, 1) == 0);
+    progress_phase(&progress, "rollout");
+    atomic_store(&progress.step, 7);
     if (comm_rank(c) == comm_size(c) - 1)
         for (;;)
             pause();
@@ -319,8 +337,9 @@ static void hang(struct comm *c)
 /* A stop of the whole process for longer than the limit is no hang. */
 static void stop_and_go(struct comm *c)
 {
+    struct progress progress = {0};
     struct watchdog *w;
-    EXPECT(watchdog_open(&w, c, 2) == 0);
+    EXPECT(watchdog_open(&w, c, &progress, 2) == 0);
     char command[128];
     snprintf(command, sizeof command, "(sleep 0.2; kill -STOP %d; sleep 3; kill -CONT %d) &",
              getpid(), getpid());
@@ -349,6 +368,8 @@ int main(int argc, char **argv)
         comm_abort("the end, say all");
     else if (!strcmp(mode, "check"))
         CHECK(!last, "broken on the last rank");
+    else if (!strcmp(mode, "check-all"))
+        CHECK(comm_size(c) < 0, "broken everywhere");
     else if (!strcmp(mode, "twice"))
         gather_twice(c);
     else if (!strcmp(mode, "mpi-error") && last)
