@@ -253,7 +253,7 @@ const struct setting_row settings_rows[] = {
          .doc = "At a loss or gradient that is not finite: stop the run, or skip the update."),
     DURATION(run.hang_timeout, .standard = "600",
              .doc = "End the run when a rank makes no progress for so long: seconds or "
-                    "\"HH:MM:SS\"; 0: never."),
+                    "\"HH:MM:SS\"; 0: never. Longer than any one answer of a reward program."),
 };
 const int settings_n_rows = sizeof settings_rows / sizeof settings_rows[0];
 _Static_assert(sizeof settings_rows / sizeof settings_rows[0] <= SETTINGS_ROWS_MAX,

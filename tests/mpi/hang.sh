@@ -13,7 +13,7 @@ ppo()
         -s reward.0.timeout=60 >"$work/$1.out" 2>"$work/$1.err"
 }
 
-ppo hangs 'while read -r line; do n=$((n + 1)); [ $n -lt 3 ] || sleep 1000; echo 1; done'
+ppo hangs 'while read -r line; do n=$((n + 1)); [ $n -lt 3 ] || sleep 30; echo 1; done'
 code=$?
 [ $code -eq 1 ] || { cat "$work/hangs.err"; fail "a hanging reward program: exit code $code"; }
 [ "$(grep -c '^rlhf-hpc:' "$work/hangs.err")" -eq 1 ] || { cat "$work/hangs.err"; fail "not one line"; }
