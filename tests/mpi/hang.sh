@@ -22,7 +22,7 @@ grep -q '^rlhf-hpc: rank [01]: no progress for 2 s in phase reward of step 1 (ru
 
 cat >"$work/slow.sh" <<'END'
 while read -r line; do
-    [ "$OMPI_COMM_WORLD_RANK" != 0 ] || sleep 0.65
+    [ "$OMPI_COMM_WORLD_RANK" != 0 ] || sleep 0.55
     echo 1
 done
 END
