@@ -221,6 +221,15 @@ static int steps(struct job *j, int64_t first)
     return saved >= j->total_steps ? 0 : save(j, j->total_steps);
 }
 
+/* Who trained: every sample of every epoch on one rank, however the samples were dealt. */
+static void show_trained(struct job *j)
+{
+    int64_t all = j->ppo.n_trained;
+    comm_sum_i64_start(j->comm, &all, 1);
+    comm_sum_i64_finish(j->comm);
+    log_line("trained on %lld samples, each on one rank; %lld of them on rank 0", (long long)all, (long long)j->ppo.n_trained);
+}
+
 /* metrics.jsonl and samples.jsonl, cut back to the step from which the run goes on; a new TensorBoard file. */
 static int open_files(struct job *j, int64_t first)
 {
@@ -250,6 +259,7 @@ static int job_run(struct job *j, const struct options *o)
     TRY(open_files(j, first));
     TRY(run_watch(&j->run));
     TRY(steps(j, first));
+    show_trained(j);
     TRY(samples_log(&j->samples, j->total_steps));
     char *path = run_path(&j->run, "adapter");
     int rc = comm_agree(j->comm, comm_rank(j->comm) == 0 ? lora_write(&j->engine.model, &j->engine.peft, path) : 0);
