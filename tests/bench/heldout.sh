@@ -1,6 +1,6 @@
 #!/bin/sh
-# What the main job learns: the embedded model trained from several seeds; then the mean score of its responses to 200 prompts that
-# it was not trained on, beside those of the reference policy and what the corpus's positive reviews say behind such prompts.
+# What the main job learns: the embedded model trained from several seeds; then the mean score of its responses to 200 prompts
+# that it was not trained on, beside those of the reference policy and what the corpus's positive reviews say behind such prompts.
 #
 #   tests/bench/heldout.sh [SEED..]    default: 1 2 3; NP: ranks (2)
 . "${srcdir:-.}/tests/bench/judge.sh"
@@ -10,8 +10,8 @@ corpus=$(cd "$builddir" && pwd)/make-corpus
 cd "$srcdir" || exit 99
 cfg=input/tiny-ppo.cfg prompts=input/tiny/prompts.heldout.jsonl
 
-# processor_seconds BEGIN END: of a rank, between two outputs of times; that is the time by the clock where the machine is otherwise
-# idle, for ranks that wait do not sleep
+# processor_seconds BEGIN END: of a rank, between two outputs of times; that is the time by the clock where the machine is
+# otherwise idle, for ranks that wait do not sleep
 processor_seconds() {
     cat "$1" "$2" | tr 'ms' '  ' | awk -v ranks="$NP" 'NR % 2 == 0 { t = 60 * $1 + $2 + 60 * $3 + $4 - t }
         END { printf "%.0f\n", t / ranks }'
@@ -20,7 +20,8 @@ processor_seconds() {
 # Positive reviews behind their first words, which are the prompts: {"text": rest}
 "$corpus" prompts 1 30000 200 | cmp - $prompts || fail "the prompts are not those of the corpus"
 "$corpus" reviews 1 30000 200 | paste -d '\n' $prompts - |
-    awk -F '"' 'NR % 2 { n = length($4); next } /"label": 1/ { printf "{\"text\": \"%s\"}\n", substr($4, n + 1) }' >"$work/positive.jsonl"
+    awk -F '"' 'NR % 2 { n = length($4); next } /"label": 1/ { printf "{\"text\": \"%s\"}\n", substr($4, n + 1) }' \
+        >"$work/positive.jsonl"
 launch positive $cfg -s task=evaluate -s evaluate.what=texts -s data.path="$work/positive.jsonl"
 judge reference $cfg $prompts
 best=$(total positive score) base=$(total reference score) diversity=$(total reference distinct_2)

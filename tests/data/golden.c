@@ -50,7 +50,8 @@ static void open_model(struct engine *e, struct settings *s, const char *name)
 {
     char path[4096];
     snprintf(path, sizeof path, "model.path=%s", in_data("models", name, ""));
-    const char *overrides[] = {"task=generate", path, "model.quantization=none", "data.path=-", "run.output_dir=unused", "run.threads=2"};
+    const char *overrides[] = {"task=generate", path, "model.quantization=none", "data.path=-",
+                               "run.output_dir=unused", "run.threads=2"};
     done(settings_load(s, "golden", "", 0, overrides, sizeof overrides / sizeof *overrides));
     done(engine_open(e, s, comm));
     struct engine_need need = {.longest = LONGEST, .longest_targets = LONGEST, .micro_batch = 2, .slots = SLOTS};

@@ -11,7 +11,8 @@ cd "$RLHF_HPC_DATA" || exit 99
 for model in "$@"; do
     cfg=$inputs/$model.cfg
     prompts=$(sed -n 's/^data:.*path = "\([^"]*\)".*/\1/p' "$cfg")
-    awk -v apart="$work/heldout.jsonl" 'NR % 2 || n == 200 { print; next } { n++; print >apart }' "$prompts" >"$work/prompts.jsonl"
+    awk -v apart="$work/heldout.jsonl" 'NR % 2 || n == 200 { print; next } { n++; print >apart }' \
+        "$prompts" >"$work/prompts.jsonl"
     judge $model-before "$cfg" "$work/heldout.jsonl"
     begin=$(date +%s)
     launch $model "$cfg" -s data.path="$work/prompts.jsonl"

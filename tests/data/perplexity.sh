@@ -1,6 +1,6 @@
 #!/bin/sh
-# Perplexity of the trained models with int8 weights, in both ways of multiplying, within 1 % of that with the weights of the file;
-# and that one as it was computed by other code. Needs RLHF_HPC_DATA.
+# Perplexity of the trained models with int8 weights, in both ways of multiplying, within 1 % of that with the weights of the
+# file; and that one as it was computed by other code. Needs RLHF_HPC_DATA.
 : "${srcdir:=.}" "${builddir:=build}" "${MPIEXEC:=mpirun}"
 [ -n "${RLHF_HPC_DATA:-}" ] || { echo "RLHF_HPC_DATA is not set: no trained models"; exit 77; }
 . "$srcdir/tests/mpi/run.sh"
@@ -28,8 +28,11 @@ evaluate() {
 
 # compare MODEL TEXTS FORMAT: perplexities of the first 256 tokens of each text
 compare() {
-    echo "task = \"evaluate\"; model: { path = \"$RLHF_HPC_DATA/models/$1\"; }; data: { path = \"$2\"; format = \"$3\"; max_length = 256; };" \
-        >"$work/evaluate.cfg"
+    cat >"$work/evaluate.cfg" <<END
+task = "evaluate";
+model: { path = "$RLHF_HPC_DATA/models/$1"; };
+data: { path = "$2"; format = "$3"; max_length = 256; };
+END
     evaluate "$1" -s model.quantization=none
     float=$(total "$1" perplexity)
     echo "$1: float32 $float over $(total "$1" tokens) tokens"
@@ -43,12 +46,14 @@ compare() {
 }
 
 # 100 stories, as in the golden values
-awk -v RS='<[|]endoftext[|]>\n' 'NR <= 100 { printf "%s<|endoftext|>\n", $0 }' "$RLHF_HPC_DATA/text/tinystories.txt" >"$work/stories.txt"
+awk -v RS='<[|]endoftext[|]>\n' 'NR <= 100 { printf "%s<|endoftext|>\n", $0 }' "$RLHF_HPC_DATA/text/tinystories.txt" \
+    >"$work/stories.txt"
 compare stories260K "$work/stories.txt" text
-golden=$(sed -n 's/.*"perplexity_per_token": \([^,}]*\).*/\1/p' "$RLHF_HPC_DATA/golden/stories260K.jsonl")
-[ "$(total stories260K tokens)" -eq "$(sed -n 's/.*"tokens_scored": \([^,}]*\).*/\1/p' "$RLHF_HPC_DATA/golden/stories260K.jsonl")" ] ||
-    fail "stories260K: other tokens than in the golden values"
-within "stories260K against the golden values" "$(total stories260K perplexity)" "$golden" 0.00001
+golden() {
+    sed -n "s/.*\"$1\": \([^,}]*\).*/\1/p" "$RLHF_HPC_DATA/golden/stories260K.jsonl"
+}
+[ "$(total stories260K tokens)" -eq "$(golden tokens_scored)" ] || fail "stories260K: other tokens than in the golden values"
+within "stories260K against the golden values" "$(total stories260K perplexity)" "$(golden perplexity_per_token)" 0.00001
 
 # reviews as the model was trained on them
 sed -n '1,100{s/"text": "/&<|endoftext|>/;s/<br \/>/\\n/g;p}' "$RLHF_HPC_DATA/reviews/imdb.heldout.jsonl" >"$work/reviews.jsonl"

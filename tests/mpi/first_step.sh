@@ -18,7 +18,8 @@ first_step() {
         cat "$work/$name.log"
         fail "$name"
     }
-    for want in val/ratio=1 val/ratio_var=0 policy/approxkl_avg=0 policy/clipfrac_avg=0 sampling/logprob_gap=0 objective/kl="$kl"; do
+    for want in val/ratio=1 val/ratio_var=0 policy/approxkl_avg=0 policy/clipfrac_avg=0 sampling/logprob_gap=0 \
+        objective/kl="$kl"; do
         got=$(value "$name" "${want%=*}")
         case ${want#*=} in
         any) [ "$got" != 0 ] || fail "$name: KL of an adapter that is not zero is 0" ;;
