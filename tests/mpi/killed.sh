@@ -40,8 +40,8 @@ for mode in ${MODES:-llm.int8}; do
         killed $mode-np$np $np "$@"
         next=$((np == 2 ? 4 : 1))
         ppo $mode-np$np $next "$@" --resume || { cat "$work/$mode-np$np.log"; fail "resumed on $next ranks"; }
-        grep -q "step $((saved + 1))/$steps " "$work/$mode-np$np.log" || fail "the run did not continue after step $saved"
-        ! grep -q "step $saved/$steps " "$work/$mode-np$np.log" || fail "the run began anew"
+        grep -Eq "step +$((saved + 1))/$steps " "$work/$mode-np$np.log" || fail "the run did not continue after step $saved"
+        ! grep -Eq "step +$saved/$steps " "$work/$mode-np$np.log" || fail "the run began anew"
         same $mode-whole $mode-np$np
         echo "$mode: $steps steps on 1 rank = $saved steps on $np ranks, killed, the rest on $next"
     done
