@@ -44,8 +44,8 @@ static void run_safetensors(const char *folder, const char *path, const char *by
         float values[4096];
         CHECK(safetensors_find(&s, e->name) == e, "%s is not found", e->name);
         if (safetensors_is_float(e)) {
-            CHECK(safetensors_floats(values, e, 0, some) == 0, "%s", error_message());
-            CHECK(safetensors_floats(values, e, e->n - some, some) == 0, "%s", error_message());
+            refused(safetensors_floats(values, e, 0, some));
+            refused(safetensors_floats(values, e, e->n - some, some));
         }
     }
     safetensors_close(&s);
