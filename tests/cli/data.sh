@@ -1,5 +1,5 @@
 #!/bin/sh
-# Data without rows, without the field, or not in its format; a lexicon that is none.
+# Data without rows, without the field, or not in its format; a lexicon that is none; a plan that cannot fit.
 . "$srcdir/tests/cli/expect.sh"
 model=$work/model
 mkdir "$model"
@@ -61,4 +61,10 @@ printf 'good\t1\nbad\tnan\n' >"$lexicon"
 refused 1 'lexicon:2: expected a word' -s task=ppo "$work/input.cfg"
 : >"$lexicon"
 refused 1 'no words with weights' -s task=ppo "$work/input.cfg"
+
+# a pass of more tokens than an int can count
+echo 'good,1' >"$lexicon"
+sed -i 's/"max_position_embeddings": [0-9]*/"max_position_embeddings": 268435456/' "$model/config.json"
+refused_on_two 2 'the smallest plan needs' -s task=ppo -s generate.max_new_tokens=200000000 -s ppo.batch_size=16 \
+    -s ppo.mini_batch_size=16 "$work/input.cfg"
 exit $failed
