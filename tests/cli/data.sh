@@ -12,7 +12,6 @@ task = "evaluate";
 model: { path = "$model"; };
 data: { path = "$data"; };
 ppo: { batch_size = 2; mini_batch_size = 2; };
-reward = ( { type = "lexicon"; path = "$lexicon"; } );
 run: { output_dir = "$out"; max_steps = 1; };
 EOF
 
@@ -53,18 +52,23 @@ data 'n\n1\n' 'no field "text"; there is "n"' -s data.format=csv
 { printf '{"text": "'; head -c 3000000 /dev/zero | tr '\0' '['; } >"$data"
 refused 1 'data:1: not valid JSON' "$work/input.cfg"
 
+# ppo REFUSED CODE TEXT [ARG..]: a run on the prompts, with the lexicon as their reward
+ppo()
+{
+    "$@" -s task=ppo -s reward.0.type=lexicon -s reward.0.path="$lexicon" "$work/input.cfg"
+}
+
 printf '{"prompt": "a film"}\n{"prompt": "a"}\n' >"$data"
-refused_on_two 1 'lexicon: cannot open' -s task=ppo "$work/input.cfg"
+ppo refused_on_two 1 'lexicon: cannot open'
 echo 'good' >"$lexicon"
-refused_on_two 1 'lexicon:1: expected a word, a TAB or comma, and its weight' -s task=ppo "$work/input.cfg"
+ppo refused_on_two 1 'lexicon:1: expected a word, a TAB or comma, and its weight'
 printf 'good\t1\nbad\tnan\n' >"$lexicon"
-refused 1 'lexicon:2: expected a word' -s task=ppo "$work/input.cfg"
+ppo refused 1 'lexicon:2: expected a word'
 : >"$lexicon"
-refused 1 'no words with weights' -s task=ppo "$work/input.cfg"
+ppo refused 1 'no words with weights'
 
 # a pass of more tokens than an int can count
 echo 'good,1' >"$lexicon"
 sed -i 's/"max_position_embeddings": [0-9]*/"max_position_embeddings": 268435456/' "$model/config.json"
-refused_on_two 2 'the smallest plan needs' -s task=ppo -s generate.max_new_tokens=200000000 -s ppo.batch_size=16 \
-    -s ppo.mini_batch_size=16 "$work/input.cfg"
+ppo refused_on_two 2 'the smallest plan needs' -s generate.max_new_tokens=200000000 -s ppo.batch_size=16 -s ppo.mini_batch_size=16
 exit $failed
