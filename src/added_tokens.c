@@ -87,9 +87,10 @@ static bool is_word(const char *at)
            (c >= 0x1f170 && c <= 0x1f189);
 }
 
-static size_t spaces_before(const char *text, size_t at)
+/* Where the white space before at begins, not before first. */
+static size_t spaces_before(const char *text, size_t first, size_t at)
 {
-    while (at) {
+    while (at > first) {
         const char *last = before_character(text, text + at);
         uint32_t c;
         utf8_decode(&c, last);
@@ -141,12 +142,10 @@ void added_tokens_split(const struct added_tokens *a, const struct trie *trie, s
         if (t->single_word && ((start > 0 && is_word(before_character(text, text + start))) ||
                                (stop < n && is_word(text + stop))))
             continue;
-        if (t->lstrip) {
-            start = spaces_before(text, start);
-            start = start < done ? done : start;
-        }
-        if (t->rstrip)
-            stop = spaces_after(text, stop, n);
+        if (t->lstrip)
+            start = start > done ? spaces_before(text, done, start) : done;
+        if (t->rstrip) /* up to done it is white space: a token before this one took it */
+            stop = spaces_after(text, stop < done ? done : stop, n);
         if (start > done)
             add_part(parts, -1, done, start - done);
         add_part(parts, t->id, start, stop - start);

@@ -1,4 +1,4 @@
-/* Dealing and packing: greedy, deterministic. */
+/* Dealing: greedy, deterministic. */
 #include "batch.h"
 
 #include "error.h"
@@ -42,25 +42,5 @@ int batch_share(int *place, const int *rank, int n, int my_rank)
     for (int i = 0; i < n; i++)
         if (rank[i] == my_rank)
             place[count++] = i;
-    return count;
-}
-
-int batch_pack(int *start, const int64_t *length, int n, int max_samples, int64_t max_tokens)
-{
-    CHECK(max_samples > 0, "micro-batches of %d samples", max_samples);
-    int count = 0;
-    int64_t tokens = 0;
-    start[0] = 0;
-    for (int i = 0; i < n; i++) {
-        const int held = i - start[count];
-        if (held == max_samples ||
-            (held > 0 && max_tokens > 0 && tokens + length[i] > max_tokens)) {
-            start[++count] = i;
-            tokens = 0;
-        }
-        tokens += length[i];
-    }
-    if (n > 0)
-        start[++count] = n;
     return count;
 }

@@ -31,14 +31,6 @@ static int depth(const char *bytes, size_t n)
     return most;
 }
 
-/* Jansson quotes the text it stumbled over; a message is one line of printable text. */
-static void make_printable(char *s)
-{
-    for (; *s; s++)
-        if ((unsigned char)*s < 0x20 || *s == 0x7f)
-            *s = '?';
-}
-
 json_t *document_parse(const char *path, const void *bytes, size_t n)
 {
     if (depth(bytes, n) > DOCUMENT_DEPTH_MAX) {
@@ -48,7 +40,6 @@ json_t *document_parse(const char *path, const void *bytes, size_t n)
     json_error_t problem;
     json_t *document = json_loadb(bytes, n, JSON_REJECT_DUPLICATES, &problem);
     if (!document) {
-        make_printable(problem.text);
         error_set(ERR_FILE, "%s: line %d: not JSON: %s", path, problem.line, problem.text);
         return NULL;
     }

@@ -6,6 +6,8 @@
 #include "placement.h"
 #include "weights.h"
 
+#include <limits.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -172,9 +174,12 @@ int engine_plan(struct engine *e, const struct engine_need *need)
                                          : 0.97 * (double)e->be.ops->memory_free(&e->be) / comm_node_size(e->comm);
     int micro = need->micro_batch, slots = need->slots, kept = need->train ? layers : 0;
     for (;;) {
-        set_shape(e, micro, slots, kept);
-        size_t total = counted(e);
-        if ((double)total <= limit)
+        double total = INFINITY; /* a pass of more tokens than an int can count */
+        if ((int64_t)micro * need->longest <= INT_MAX) {
+            set_shape(e, micro, slots, kept);
+            total = (double)counted(e);
+        }
+        if (total <= limit)
             return 0;
         if (kept > 1)
             kept = 1;
@@ -186,7 +191,7 @@ int engine_plan(struct engine *e, const struct engine_need *need)
             return error_set(ERR_INPUT,
                              "the smallest plan needs %.2f GiB, there are %.2f: raise run.memory_limit, or lower "
                              "data.max_length or generate.max_new_tokens, or use model.quantization = \"int8\"",
-                             (double)total / 1073741824.0, limit / 1073741824.0);
+                             total / 1073741824.0, limit / 1073741824.0);
     }
 }
 

@@ -15,6 +15,15 @@ static struct {
 
 static void (*abort_hook)(const char *line);
 
+/* Messages quote names and texts of files from outside: what a terminal would act on becomes a '?'. Reports on input.cfg
+ * hold a line a problem, so newlines stay there. */
+static void make_printable(char *text, enum error kind)
+{
+    for (; *text; text++)
+        if (((unsigned char)*text < 0x20 && !(*text == '\n' && kind == ERR_INPUT)) || *text == 0x7f)
+            *text = '?';
+}
+
 int error_set(enum error kind, const char *format, ...)
 {
     char text[MESSAGE_MAX]; /* the arguments may point into the slot */
@@ -22,6 +31,7 @@ int error_set(enum error kind, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    make_printable(text, kind);
     slot.kind = kind;
     memcpy(slot.message, text, sizeof text);
     return -1;
@@ -36,6 +46,7 @@ int error_context(const char *format, ...)
     va_end(args);
     if (n > 0 && n < (int)sizeof text)
         snprintf(text + n, sizeof text - (size_t)n, ": %.*s", MESSAGE_MAX - n - 3, slot.message);
+    make_printable(text, slot.kind);
     memcpy(slot.message, text, sizeof text);
     return -1;
 }

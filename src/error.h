@@ -15,7 +15,8 @@ enum error {
     ERR_STOP    /* stopped early after a checkpoint: exit code 75 */
 };
 
-/* Puts a printf-style message of a kind in the slot, replacing what is there. Returns -1. */
+/* Puts a printf-style message of a kind in the slot, replacing what is there; control characters become '?', but for the
+ * newlines of ERR_INPUT. Returns -1. */
 int error_set(enum error kind, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Prefixes the message in the slot with "context: ". Returns -1. */

@@ -37,11 +37,6 @@ double metrics_get(const struct metrics *m, const char *name)
     return row ? row->value : NAN;
 }
 
-void metrics_clear(struct metrics *m)
-{
-    m->n = 0;
-}
-
 static void format_number(struct text *out, double value)
 {
     if (!isfinite(value)) {

@@ -29,7 +29,6 @@ struct metrics {
  * invariant. */
 void metrics_set(struct metrics *m, const char *name, double value);
 double metrics_get(const struct metrics *m, const char *name); /* NaN where there is none */
-void metrics_clear(struct metrics *m);
 
 /* Appends {"name": number, ..} without a newline. */
 void metrics_format(struct text *out, const struct metrics *m);

@@ -1,5 +1,6 @@
-/* PCRE2 behind three functions. Match, depth and heap limits are lifted: a long text is no error. Where the JIT's stack
- * is too small for a text (patterns that remember a position for each character), the interpreter takes over. */
+/* PCRE2 behind three functions. Depth and heap limits are lifted, and a search may take more steps in a longer text: length
+ * is no error, a regex that backtracks without end is one. Where the JIT's stack is too small for a text (patterns that
+ * remember a position for each character), the interpreter takes over. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "pattern.h"
 
@@ -11,6 +12,7 @@
 #include <string.h>
 
 enum { REGEX_MAX_BYTES = 65536, JIT_STACK_BYTES = 8 << 20 };
+enum { SEARCH_STEPS = 10000000, STEPS_A_BYTE = 7 }; /* PCRE2's own limit; 32 bits hold that of the longest text, 512 MiB */
 
 /* White_Space as members of a set; PCRE2's \s has U+180E too. Alphabetic, marks, Nd and Pc are what Oniguruma's \w is. */
 #define SPACE_SET                                                                                  \
@@ -153,7 +155,6 @@ static void work_open(struct pattern_work *w)
     w->data = pcre2_match_data_create(64, NULL);
     w->stack = pcre2_jit_stack_create(32768, JIT_STACK_BYTES, NULL);
     CHECK(w->context && w->data, "out of memory for a regex");
-    pcre2_set_match_limit(context, UINT32_MAX);
     pcre2_set_depth_limit(context, UINT32_MAX);
     pcre2_set_heap_limit(context, UINT32_MAX);
     if (w->stack)
@@ -183,6 +184,7 @@ static int search(const struct pattern *p, struct pattern_work *w, struct match 
     }
     if (!w->data)
         work_open(w);
+    pcre2_set_match_limit(w->context, (uint32_t)(SEARCH_STEPS + STEPS_A_BYTE * (m->n - m->next)));
     int rc = pcre2_match(p->code, (PCRE2_SPTR)m->text, m->n, m->next, PCRE2_NO_UTF_CHECK, w->data,
                          w->context);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT)

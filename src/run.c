@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -35,13 +36,18 @@ static int lock_folder(struct run *r, bool resume)
 {
     const char *folder = r->settings->run.output_dir;
     char *metrics = run_path(r, "metrics.jsonl"), *lock = run_path(r, ".lock");
+    r->made_folder = !file_exists(folder);
     int rc = file_make_folders(folder);
     if (!rc && !resume && file_exists(metrics))
         rc = error_set(ERR_INPUT, "%s holds a run: continue it with --resume, or choose another run.output_dir", folder);
     if (!rc && (r->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0666)) < 0)
         rc = error_set(ERR_FILE, "%s: cannot create: %s", lock, strerror(errno));
-    if (!rc && flock(r->lock, LOCK_EX | LOCK_NB) != 0)
+    struct stat info;
+    if (!rc && (flock(r->lock, LOCK_EX | LOCK_NB) != 0 || fstat(r->lock, &info) != 0 || info.st_nlink == 0)) {
         rc = error_set(ERR_FILE, "%s: another run is writing into it", folder);
+        close(r->lock);
+        r->lock = -1; /* not ours to remove */
+    }
     free(metrics);
     free(lock);
     return rc;
@@ -58,12 +64,19 @@ int run_open(struct run *r, const struct settings *s, struct comm *comm, bool re
     return comm_agree(comm, comm_rank(comm) == 0 ? lock_folder(r, resume) : 0);
 }
 
+/* The lock file goes first: whoever has opened it meanwhile finds it without a name, and takes this run for a running one. */
 void run_close(struct run *r)
 {
     watchdog_close(r->watchdog);
     r->watchdog = NULL;
-    if (r->lock >= 0)
-        close(r->lock);
+    if (r->lock < 0)
+        return;
+    char *lock = run_path(r, ".lock");
+    unlink(lock);
+    free(lock);
+    if (r->made_folder)
+        rmdir(r->settings->run.output_dir); /* fails where the run has written anything */
+    close(r->lock);
     r->lock = -1;
 }
 

@@ -15,13 +15,15 @@ struct run {
     struct timing timing;
     struct progress progress;
     struct watchdog *watchdog;
-    int lock; /* descriptor, rank 0 */
+    int lock;         /* descriptor, rank 0 */
+    bool made_folder; /* by run_open, rank 0 */
     /* What the next step and the checkpoint behind it may take: the longest so far. */
     double step_sec, checkpoint_sec;
     double step_start, checkpoint_before; /* at the start of the current step: now, and PHASE_CHECKPOINT's seconds */
 };
 
-/* Makes run.output_dir and locks it. Errors: another process holds it; it holds a run and resume is not asked for. */
+/* Makes run.output_dir and locks it. Errors: another process holds it; it holds a run and resume is not asked for.
+ * run_close takes a folder away that run_open has made and nothing was written into. */
 int run_open(struct run *r, const struct settings *s, struct comm *comm, bool resume);
 void run_close(struct run *r);
 

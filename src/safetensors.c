@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -387,19 +388,13 @@ bool safetensors_is_float(const struct safetensors_entry *e)
     return e->dtype == DTYPE_F32 || e->dtype == DTYPE_F16 || e->dtype == DTYPE_BF16;
 }
 
-int safetensors_floats(float *out, const struct safetensors_entry *e, int64_t first, int64_t n)
+static void convert(float *out, const struct safetensors_entry *e, int64_t first, int64_t n)
 {
-    if (!safetensors_is_float(e))
-        return error_set(ERR_FILE, "%s: tensor %s: dtype %s is not one of F32, F16, BF16", e->file,
-                         e->name, e->type);
-    CHECK(first >= 0 && n >= 0 && first <= e->n && n <= e->n - first,
-          "%s: elements %lld + %lld of %lld", e->name, (long long)first, (long long)n,
-          (long long)e->n);
     const size_t size = dtype_bytes((enum dtype)e->dtype);
     const unsigned char *in = e->bytes + (size_t)first * size;
     if ((uintptr_t)in % size == 0) {
         floats_from(out, in, (enum dtype)e->dtype, n);
-        return 0;
+        return;
     }
     uint32_t aligned[1024]; /* the header's length decides the alignment of a foreign file's data */
     const int64_t chunk = (int64_t)(sizeof aligned / size);
@@ -408,6 +403,21 @@ int safetensors_floats(float *out, const struct safetensors_entry *e, int64_t fi
         memcpy(aligned, in + (size_t)i * size, (size_t)k * size);
         floats_from(out + i, aligned, (enum dtype)e->dtype, k);
     }
+}
+
+int safetensors_floats(float *out, const struct safetensors_entry *e, int64_t first, int64_t n)
+{
+    if (!safetensors_is_float(e))
+        return error_set(ERR_FILE, "%s: tensor %s: dtype %s is not one of F32, F16, BF16", e->file,
+                         e->name, e->type);
+    CHECK(first >= 0 && n >= 0 && first <= e->n && n <= e->n - first,
+          "%s: elements %lld + %lld of %lld", e->name, (long long)first, (long long)n,
+          (long long)e->n);
+    convert(out, e, first, n);
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(out[i]))
+            return error_set(ERR_FILE, "%s: tensor %s: element %lld is not a finite number", e->file, e->name,
+                             (long long)(first + i));
     return 0;
 }
 

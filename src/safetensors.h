@@ -53,7 +53,8 @@ const struct safetensors_entry *safetensors_find(const struct safetensors *s, co
 
 bool safetensors_is_float(const struct safetensors_entry *e); /* F32, F16 or BF16 */
 
-/* Elements [first, first + n) of a floating tensor, converted. Errors: another type is refused by name. */
+/* Elements [first, first + n) of a floating tensor, converted. Errors: another type is refused by name, and
+ * what is infinite or not a number by its place. */
 int safetensors_floats(float *out, const struct safetensors_entry *e, int64_t first, int64_t n);
 
 /* "[4096, 11008]": for messages. Returns out. */

@@ -298,18 +298,6 @@ struct sample *sample_list_add(struct sample_list *list)
     return s;
 }
 
-static int by_index(const void *a, const void *b)
-{
-    const int64_t i = ((const struct sample *)a)->index, j = ((const struct sample *)b)->index;
-    return (i > j) - (i < j);
-}
-
-void sample_list_sort(struct sample_list *list)
-{
-    if (list->n > 1)
-        qsort(list->sample, (size_t)list->n, sizeof *list->sample, by_index);
-}
-
 int64_t sample_list_tokens(const struct sample_list *list)
 {
     int64_t n = 0;

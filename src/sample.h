@@ -84,7 +84,6 @@ struct sample_list {
 void sample_list_reserve(struct sample_list *list, int64_t n, const struct sample_size *size);
 struct sample *
 sample_list_add(struct sample_list *list); /* an empty sample at the end, until the next add */
-void sample_list_sort(struct sample_list *list);            /* by index, which must be distinct */
 int64_t sample_list_tokens(const struct sample_list *list); /* response tokens of all */
 void sample_list_clear(struct sample_list *list);           /* keeps the room */
 void sample_list_free(struct sample_list *list);

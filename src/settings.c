@@ -296,13 +296,14 @@ static void take_override(struct loader *l, config_t *tree, const char *override
 
 /* Reads one row of the file or an override; without either the default stays. */
 static void read_row(struct loader *l, void *in, const struct setting_row *row,
-                     const struct source *v, const char *prefix)
+                     struct source *v, const char *prefix)
 {
     char path[PATH_MAX_BYTES], why[WHY_MAX];
     snprintf(path, sizeof path, "%s%s", prefix, row->path);
     bool given = v->setting || v->bare;
     if (given && !value_read(field_of(in, row), row, v, why)) {
         problem_add(l, v, 0, path, why);
+        v->refused = true;
         return;
     }
     if (!l->task_known || !(row->required >> l->s->task & 1))
@@ -372,7 +373,8 @@ static void check_rewards(struct loader *l)
         char path[64], why[WHY_MAX];
         bool is_program = r->type == REWARD_TYPE_PROGRAM;
         const char *needed = is_program ? "command" : "path";
-        if ((type->setting || type->bare) && !*(is_program ? r->command : r->path)) {
+        bool told = type->refused || l->reward[i][reward_row_find(needed)].refused;
+        if ((type->setting || type->bare) && !told && !*(is_program ? r->command : r->path)) {
             snprintf(path, sizeof path, "reward.%d.%s", i, needed);
             snprintf(why, sizeof why, "is missing; a %s needs it", settings_reward_names[r->type]);
             problem_add(l, type->override ? NULL : type, 0, path, why);

@@ -13,6 +13,7 @@ struct source {
     config_setting_t *setting;
     const char *override; /* "KEY=VALUE" */
     const char *bare;     /* VALUE, where it is no libconfig value but stands for a string */
+    bool refused;         /* it did not fit its row: a problem that was told */
 };
 
 /* Reads a value into the field of its row; false, and why, where it does not fit. */

@@ -13,7 +13,7 @@ double stats_mean(const double *x, int64_t n)
     return n > 0 ? sum / (double)n : 0.0;
 }
 
-double stats_mean_float(const float *x, int64_t n)
+static double mean_float(const float *x, int64_t n)
 {
     double sum = 0.0;
     for (int64_t i = 0; i < n; i++)
@@ -30,9 +30,9 @@ double stats_variance(const double *x, int64_t n)
     return n > 1 ? sum / (double)(n - 1) : 0.0;
 }
 
-double stats_variance_float(const float *x, int64_t n)
+static double variance_float(const float *x, int64_t n)
 {
-    const double mean = stats_mean_float(x, n);
+    const double mean = mean_float(x, n);
     double sum = 0.0;
     for (int64_t i = 0; i < n; i++)
         sum += (x[i] - mean) * (x[i] - mean);
@@ -41,8 +41,8 @@ double stats_variance_float(const float *x, int64_t n)
 
 void stats_whiten(float *x, int64_t n, bool shift_mean)
 {
-    const double mean = stats_mean_float(x, n);
-    const double scale = 1.0 / sqrt(stats_variance_float(x, n) + WHITEN_EPSILON);
+    const double mean = mean_float(x, n);
+    const double scale = 1.0 / sqrt(variance_float(x, n) + WHITEN_EPSILON);
     const double back = shift_mean ? 0.0 : mean;
     for (int64_t i = 0; i < n; i++)
         x[i] = (float)((x[i] - mean) * scale + back);

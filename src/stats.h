@@ -12,11 +12,9 @@
 
 /* (sum of x) / n; 0 for n = 0. */
 double stats_mean(const double *x, int64_t n);
-double stats_mean_float(const float *x, int64_t n);
 
 /* sum of (x - mean)^2 / (n - 1), in two passes (Bessel's correction); 0 for n < 2. */
 double stats_variance(const double *x, int64_t n);
-double stats_variance_float(const float *x, int64_t n);
 
 /* x <- (x - mean) / sqrt(variance + 1e-8), plus the mean again without shift_mean. Source: TRL's
  * masked_whiten. One value becomes 0 (itself without shift_mean); none writes nothing. */

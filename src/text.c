@@ -11,7 +11,7 @@
 void text_reserve(struct text *t, size_t more)
 {
     size_t need = t->n + more + 1, room = t->room ? 2 * t->room : 64;
-    if (need <= t->room)
+    if (t->bytes && need <= t->room)
         return;
     if (room < need)
         room = need;

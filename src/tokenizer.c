@@ -386,7 +386,7 @@ static int load_json(json_t **out, const char *path, size_t flags)
     if (map.n > MAX_FILE_BYTES)
         rc = error_set(ERR_FILE, "%s: %zu bytes are too many for this file (at most %d)", path,
                        map.n, MAX_FILE_BYTES);
-    else if (!(*out = json_loadb((const char *)map.bytes, map.n, flags, &error)))
+    else if (!(*out = json_loadb(map.n ? (const char *)map.bytes : "", map.n, flags, &error)))
         rc = error_set(ERR_FILE, "%s:%d: %s", path, error.line, error.text);
     else if (!json_is_object(*out))
         rc = error_set(ERR_FILE, "%s: not a JSON object", path);

@@ -2,7 +2,6 @@
 # ranks N PROGRAM ARG..: runs it on N ranks.
 set -u
 case ${MPIEXEC:-no} in no) echo "skipped: no mpirun"; exit 77;; esac
-ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=0}; export ASAN_OPTIONS
 work=$(mktemp -d "${TMPDIR:-/tmp}/rlhf-hpc-test.XXXXXX") || exit 99
 trap 'rm -rf "$work"' EXIT
 trap 'exit 99' INT TERM
@@ -27,7 +26,7 @@ ends()
     code=$?
     took=$(($(date +%s) - before))
     [ $code -eq "$3" ] || { cat "$work/err"; fail "$2 on $1: exit code $code"; }
-    [ $took -lt 5 ] || fail "$2 on $1: took $took s"
+    [ $took -lt 20 ] || fail "$2 on $1: took $took s"
     [ "$(grep -c '^rlhf-hpc:' "$work/err")" -eq 1 ] || { cat "$work/err"; fail "$2 on $1: not one line"; }
     grep -q "^rlhf-hpc: $4\$" "$work/err" || { cat "$work/err"; fail "$2 on $1: other line"; }
 }

@@ -1,4 +1,4 @@
-/* batch_*: balance, determinism, completeness of the deal; limits of the packing. */
+/* batch_*: balance, determinism, completeness of the deal. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -65,27 +65,12 @@ static void test_more_ranks_than_samples(void **state)
     batch_deal(rank, &(struct batch_deal){entry, load}, length, 0, 5);
 }
 
-static void test_pack_limits(void **state)
-{
-    (void)state;
-    const int64_t length[7] = {10, 10, 10, 50, 10, 10, 10};
-    int start[8];
-    assert_int_equal(batch_pack(start, length, 7, 3, 0), 3);
-    assert_memory_equal(start, ((const int[]){0, 3, 6, 7}), sizeof(int[4]));
-    assert_int_equal(batch_pack(start, length, 7, 3, 25), 5); /* 2, 1, the long one alone, 2, 1 */
-    assert_memory_equal(start, ((const int[]){0, 2, 3, 4, 6, 7}), sizeof(int[6]));
-    assert_int_equal(batch_pack(start, length, 7, 7, 0), 1);
-    assert_int_equal(start[1], 7);
-    assert_int_equal(batch_pack(start, length, 0, 3, 0), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_longest_first_by_hand),
         cmocka_unit_test(test_deal_is_balanced_and_complete),
         cmocka_unit_test(test_more_ranks_than_samples),
-        cmocka_unit_test(test_pack_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

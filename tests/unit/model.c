@@ -219,7 +219,7 @@ static void test_decode_equals_training_pass(void **state)
     check_decode("llama-gqa");
 }
 
-/* |got - want| <= 1e-3 |want|, by the norm of the tensor */
+/* |got - want| <= 1e-4 |want|, by the norm of the tensor: PyTorch sums in float32 too */
 static void expect_gradient(const struct model *m, const char *name, int64_t offset, const float *want, int64_t n)
 {
     double difference = 0, norm = 0;
@@ -228,7 +228,7 @@ static void expect_gradient(const struct model *m, const char *name, int64_t off
         difference += (got - want[i]) * (got - want[i]);
         norm += (double)want[i] * want[i];
     }
-    if (!(sqrt(difference) <= 1e-3 * sqrt(norm)))
+    if (!(sqrt(difference) <= 1e-4 * sqrt(norm)))
         fail_msg("%s: gradient differs by %.3g of its norm %.3g", name, sqrt(difference / norm), sqrt(norm));
 }
 
@@ -248,7 +248,7 @@ static void check_ppo_tokens(const struct policy_loss_tokens *x, const struct sa
     expect_close("value", x->value, value, x->n);
     policy_loss_ppo(&loss, x, how);
     const json_t *want = json_object_get(root, "expected");
-    assert_true(fabs(loss.total - number(want, "loss")) <= 1e-3 * fabs(number(want, "loss")));
+    assert_true(fabs(loss.total - number(want, "loss")) <= 1e-4 * fabs(number(want, "loss")));
     assert_true(fabs(loss.policy - number(want, "policy_loss")) <= 1e-4);
     assert_true(fabs(loss.value - number(want, "value_loss")) <= 1e-4);
     free(logprob);

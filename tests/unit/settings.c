@@ -402,6 +402,9 @@ static void test_rewards(void **state)
          "input.cfg:2: reward.0.command: is missing; a program needs it"},
         {"reward = ( { type = \"classifier\"; weight = \"x\"; path = \"p\"; } );",
          "input.cfg:2: reward.0.weight: must be a number, not a string"},
+        {"reward = ( { type = \"lexicon\"; path = 1; } );", "input.cfg:2: reward.0.path: must be a string, not an integer"},
+        {"reward = ( { type = 1; } );", "input.cfg:2: reward.0.type: must be one of \"lexicon\", \"program\", "
+                                        "\"classifier\", \"adapter\", not an integer"},
         {"reward = ( { type = \"lexicon\"; path = \"p\"; }, { type = \"lexicon\"; path = \"q\"; } "
          ");",
          "input.cfg:2: reward.1.name: \"lexicon\" is the name of reward.0 too: give each its own"},

@@ -609,6 +609,38 @@ static void test_long_texts(void **state)
     tokenizer_close(t);
 }
 
+/* An added token that is white space, and takes the white space around it: quadratic if each looked at all of it. */
+static void test_long_white_space_around_added_tokens(void **state)
+{
+    (void)state;
+    enum { N = 1 << 20 };
+    struct tokenizer *t = open_text("{\"added_tokens\":[{\"id\":1,\"content\":\" \",\"lstrip\":true,\"rstrip\":true}],"
+                                    "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}");
+    char *text = malloc(N);
+    struct token_list ids = {0};
+    memset(text, ' ', N);
+    text[N - 1] = 'a';
+    assert_int_equal(tokenizer_encode(t, &ids, text, N, false), 0);
+    assert_int_equal(ids.n, N);
+    assert_int_equal(ids.ids[N - 1], 0);
+    token_list_free(&ids);
+    free(text);
+    tokenizer_close(t);
+}
+
+static void test_regex_that_backtracks_without_end_is_an_error(void **state)
+{
+    (void)state;
+    struct tokenizer *t = open_text("{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a+)+$\"},"
+                                    "\"behavior\":\"Isolated\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}");
+    static const char text[] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab";
+    struct token_list ids = {0};
+    assert_int_equal(tokenizer_encode(t, &ids, text, sizeof text - 1, false), -1);
+    assert_non_null(strstr(error_message(), "a regex of the tokenizer failed"));
+    token_list_free(&ids);
+    tokenizer_close(t);
+}
+
 static void test_regex_needs_no_match_limit(void **state)
 {
     (void)state;
@@ -773,6 +805,8 @@ int main(void)
         cmocka_unit_test(test_ignore_merges_takes_whole_words),
         cmocka_unit_test(test_normal_forms),
         cmocka_unit_test(test_long_texts),
+        cmocka_unit_test(test_long_white_space_around_added_tokens),
+        cmocka_unit_test(test_regex_that_backtracks_without_end_is_an_error),
         cmocka_unit_test(test_regex_needs_no_match_limit),
         cmocka_unit_test(test_broken_files),
         cmocka_unit_test(test_deep_nesting_is_refused),
