@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One machine, from nothing: installs what is missing, builds, then runs the main job or the tests.
-#   jobs/local.sh run [input.cfg]   the main job (input/tiny-ppo.cfg) on two ranks
-#   jobs/local.sh check             make check
+#   jobs/local.sh run [OPTIONS] [input.cfg]   the main job (input/tiny-ppo.cfg) on two ranks
+#   jobs/local.sh check                       make check
 # BUILD=folder (default: build/ in the source tree), NP=ranks (default 2).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -49,12 +49,14 @@ run)
     install_missing
     (build)
     [ "$(id -u)" != 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-    exec mpirun --oversubscribe -np "${NP:-2}" "$build/rlhf-hpc" "${2:-input/tiny-ppo.cfg}"
+    shift
+    [ $# -gt 0 ] || set -- input/tiny-ppo.cfg
+    exec mpirun --oversubscribe -np "${NP:-2}" "$build/rlhf-hpc" "$@"
     ;;
 check)
     install_missing
     (build)
-    exec make -C "$build" -s check
+    exec make -C "$build" -s -j"$(nproc)" check
     ;;
 *)
     sed -n '2,5s/^# \{0,1\}//p' "$0" >&2
