@@ -112,9 +112,11 @@ static inline void v16_store(float *p, v16 x)
     }
 }
 
-/* The first n < 16 of p, then zeros. */
+/* The first n <= 16 of p, then zeros. */
 static inline v16 v16_load_part(const float *p, int n)
 {
+    if (n == LANES)
+        return v16_load(p);
     float x[LANES] = {0};
     memcpy(x, p, (size_t)n * sizeof *p);
     return v16_load(x);
@@ -122,6 +124,10 @@ static inline v16 v16_load_part(const float *p, int n)
 
 static inline void v16_store_part(float *p, v16 x, int n)
 {
+    if (n == LANES) {
+        v16_store(p, x);
+        return;
+    }
     float y[LANES];
     v16_store(y, x);
     memcpy(p, y, (size_t)n * sizeof *p);

@@ -248,12 +248,9 @@ static void row_gradient(float *z, int V, int32_t target, float g, float h, floa
     const v16 shift = v16_all(lse), dg = v16_all(-g * factor), dh = v16_all(-h * factor), H = v16_all(entropy);
     for (int v = 0; v < V; v += LANES) {
         const int n = V - v < LANES ? V - v : LANES;
-        v16 logp = v16_sub(n == LANES ? v16_load(z + v) : v16_load_part(z + v, n), shift), p = v16_exp(logp);
+        v16 logp = v16_sub(v16_load_part(z + v, n), shift), p = v16_exp(logp);
         v16 d = v16_mul(p, v16_fma(dh, v16_add(logp, H), dg));
-        if (n == LANES)
-            v16_store(z + v, d);
-        else
-            v16_store_part(z + v, d, n);
+        v16_store_part(z + v, d, n);
     }
     z[target] += g * factor;
 }

@@ -98,7 +98,7 @@ static void code_row(int8_t *code, const float *x, int n, float factor, int32_t 
     }
     for (int i = 0; i < n; i += LANES) {
         const int left = n - i < LANES ? n - i : LANES;
-        const v16 a = left == LANES ? v16_load(x + i) : v16_load_part(x + i, left);
+        const v16 a = v16_load_part(x + i, left);
         const v16 y = v16_add(v16_mul(a, v16_all(factor)), v16_all(12582912.0f));
         int32_t bits[LANES];
         V16_PARTS(j)
@@ -223,7 +223,7 @@ struct epilogue {
     float add_scale;        /* != 0: y += add_scale * product, and nothing else */
 };
 
-static void finish(float *y, v16 total, const struct epilogue *e, int o, int n)
+static inline void finish(float *y, v16 total, const struct epilogue *e, int o, int n)
 {
     if (e->add_scale != 0) {
         v16_store_part(y, v16_fma(v16_all(e->add_scale), total, v16_load_part(y, n)), n);
