@@ -12,7 +12,7 @@ struct scratch {
     float *x;      /* [HEAD_ROWS][H] gathered rows */
     float *dx;     /* [HEAD_ROWS][H] */
     float *logits; /* [HEAD_ROWS][V] */
-    float *share;  /* [threads][V] of sampling filters */
+    float *share;  /* [threads][V] of sampling */
 };
 
 size_t CPU(head_workspace)(int threads, int hidden, int vocab)
@@ -57,16 +57,24 @@ struct row_statistics {
     double lse, entropy;
 };
 
-static struct row_statistics row_statistics(const float *z, int V)
+static float row_max(const float *z, int V)
 {
-    v16 top = v16_all(-INFINITY), sum = v16_all(0.0f), weighted = v16_all(0.0f);
-    int whole = V / LANES * LANES;
+    v16 top = v16_all(-INFINITY);
+    const int whole = V / LANES * LANES;
     for (int v = 0; v < whole; v += LANES)
         top = v16_greater(v16_load(z + v), top);
     float max = v16_max(top);
     for (int v = whole; v < V; v++)
         max = z[v] > max ? z[v] : max;
+    return max;
+}
+
+static struct row_statistics row_statistics(const float *z, int V)
+{
+    const float max = row_max(z, V);
     const v16 shift = v16_all(max);
+    v16 sum = v16_all(0.0f), weighted = v16_all(0.0f);
+    const int whole = V / LANES * LANES;
     for (int v = 0; v < V; v += LANES) {
         float part[LANES];
         const float *at = z + v;
@@ -115,25 +123,29 @@ void CPU(head_logits)(struct backend *be, float *logits, const struct linear *he
 
 static int32_t argmax(const float *z, int V)
 {
-    int32_t best = 0;
-    for (int v = 1; v < V; v++)
-        if (z[v] > z[best])
-            best = v;
-    return best;
+    const float max = row_max(z, V);
+    int32_t v = 0;
+    while (v < V - 1 && z[v] != max)
+        v++;
+    return v;
 }
 
-/* e[i] = e^(z[i] - max) of n <= CHUNK logits; their sum in index order. */
+/* e[i] = e^(z[i] - max) of n <= CHUNK logits; their sum: 16 lanes and the tree, then what is left over. */
 enum { CHUNK = 256 };
-static double exponentials(float *e, const float *z, int n, float max)
+static float exponentials(float *e, const float *z, int n, float max)
 {
-    double sum = 0;
+    v16 lanes = v16_all(0.0f);
     int i = 0;
-    for (; i + LANES <= n; i += LANES)
-        v16_store(e + i, v16_exp(v16_sub(v16_load(z + i), v16_all(max))));
-    for (; i < n; i++)
+    for (; i + LANES <= n; i += LANES) {
+        const v16 x = v16_exp(v16_sub(v16_load(z + i), v16_all(max)));
+        v16_store(e + i, x);
+        lanes = v16_add(lanes, x);
+    }
+    float sum = v16_sum(lanes);
+    for (; i < n; i++) {
         e[i] = fast_exp(z[i] - max);
-    for (i = 0; i < n; i++)
         sum += e[i];
+    }
     return sum;
 }
 
@@ -183,35 +195,37 @@ static void filter(float *z, int V, const struct sampling *how, float *share)
         keep_largest(z, V, NULL, how->top_k);
     if (how->top_p >= 1)
         return;
-    const float max = z[argmax(z, V)];
+    const float max = row_max(z, V);
     double total = 0;
     for (int v = 0; v < V; v += CHUNK)
         total += exponentials(share + v, z + v, V - v < CHUNK ? V - v : CHUNK, max);
     keep_largest(z, V, share, (double)how->top_p * total);
 }
 
-/* Inverse of the cumulative distribution, in index order; sums of chunks first. */
-static int32_t draw(const float *z, int V, uint32_t random)
+/* Inverse of the cumulative distribution, in index order: first the chunk, by the sums of chunks (scratch [V / CHUNK, up]),
+ * then the token in it. */
+static int32_t draw(const float *z, int V, uint32_t random, float *chunk)
 {
-    const float max = z[argmax(z, V)];
+    const float max = row_max(z, V);
     float e[CHUNK];
     double total = 0, sum = 0;
-    int32_t last = 0;
-    for (int v = 0; v < V; v += CHUNK)
-        total += exponentials(e, z + v, V - v < CHUNK ? V - v : CHUNK, max);
+    for (int v = 0; v < V; v += CHUNK) {
+        chunk[v / CHUNK] = exponentials(e, z + v, V - v < CHUNK ? V - v : CHUNK, max);
+        total += chunk[v / CHUNK];
+    }
     const double target = rng_uniform_double(random) * total;
-    for (int first = 0; first < V; first += CHUNK) {
-        const int n = V - first < CHUNK ? V - first : CHUNK;
-        const double chunk = exponentials(e, z + first, n, max);
-        double within = 0;
-        for (int i = 0; i < n; i++) {
-            within += e[i];
-            if (e[i] > 0)
-                last = first + i;
-            if (sum + within > target)
-                return last;
-        }
-        sum += chunk;
+    int first = 0;
+    while (first + CHUNK < V && sum + chunk[first / CHUNK] <= target) {
+        sum += chunk[first / CHUNK];
+        first += CHUNK;
+    }
+    const int n = V - first < CHUNK ? V - first : CHUNK;
+    int32_t last = first;
+    exponentials(e, z + first, n, max);
+    for (int i = 0; i < n && sum <= target; i++) {
+        sum += e[i];
+        if (e[i] > 0)
+            last = first + i;
     }
     return last;
 }
@@ -233,9 +247,10 @@ void CPU(head_sample)(struct backend *be, int32_t *token, float *logprob, const 
             struct row_statistics r = row_statistics(z, V);
             for (int e = 0; banned && banned[first + i] && e < n_eos; e++)
                 z[eos[e]] = -INFINITY;
+            float *share = s.share + (int64_t)omp_get_thread_num() * V;
             if (filters)
-                filter(z, V, how, s.share + (int64_t)omp_get_thread_num() * V);
-            int32_t t = how->temperature > 0 ? draw(z, V, random[first + i]) : argmax(z, V);
+                filter(z, V, how, share);
+            int32_t t = how->temperature > 0 ? draw(z, V, random[first + i], share) : argmax(z, V);
             logprob[first + i] = (float)((double)z[t] - r.lse);
             token[first + i] = t;
         }
