@@ -137,6 +137,7 @@ const struct backend_ops CPU(cpu_table) = {
     .head_sample = CPU(head_sample),
     .scalar_head = CPU(scalar_head),
     .head_logprob_backward = CPU(head_logprob_backward),
+    .head_slope_backward = CPU(head_slope_backward),
     .scalar_head_backward = CPU(scalar_head_backward),
     .norm_backward = CPU(norm_backward),
     .linear_backward = CPU(linear_backward),

@@ -91,8 +91,21 @@ static struct row_statistics row_statistics(const float *z, int V)
     return (struct row_statistics){(double)max + log_total, log_total - (double)v16_sum(weighted) / total};
 }
 
-void CPU(head_logprob)(struct backend *be, float *logprob, float *entropy, float *lse, const struct linear *head, const float *x,
-                       int H, const struct head_rows *rows, float temperature)
+/* Logits to dz = g ([v = target] - p) - h p (log p + H), all over the temperature. */
+static void row_gradient(float *z, int V, int32_t target, float g, float h, float lse, float entropy, float factor)
+{
+    const v16 shift = v16_all(lse), dg = v16_all(-g * factor), dh = v16_all(-h * factor), H = v16_all(entropy);
+    for (int v = 0; v < V; v += LANES) {
+        const int n = V - v < LANES ? V - v : LANES;
+        v16 logp = v16_sub(v16_load_part(z + v, n), shift), p = v16_exp(logp);
+        v16 d = v16_mul(p, v16_fma(dh, v16_add(logp, H), dg));
+        v16_store_part(z + v, d, n);
+    }
+    z[target] += g * factor;
+}
+
+void CPU(head_logprob)(struct backend *be, float *logprob, float *entropy, float *lse, float *slope, const struct linear *head,
+                       const float *x, int H, const struct head_rows *rows, float temperature)
 {
     const int V = head->out;
     struct scratch s = carve(be, H, V);
@@ -101,12 +114,28 @@ void CPU(head_logprob)(struct backend *be, float *logprob, float *entropy, float
         logits_of(be, &s, head, x, H, rows->row + first, n, temperature);
 #pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * V >= PARALLEL_PRODUCT)
         for (int i = 0; i < n; i++) {
-            const float *z = s.logits + (int64_t)i * V;
+            float *z = s.logits + (int64_t)i * V;
+            const int32_t target = rows->target[first + i];
             struct row_statistics r = row_statistics(z, V);
-            logprob[first + i] = (float)((double)z[rows->target[first + i]] - r.lse);
+            logprob[first + i] = (float)((double)z[target] - r.lse);
             entropy[first + i] = (float)r.entropy;
             lse[first + i] = (float)r.lse;
+            if (slope)
+                row_gradient(z, V, target, 1.0f, 0.0f, (float)r.lse, 0.0f, 1.0f / temperature);
         }
+        if (slope)
+            CPU(product_transposed)(be, slope + (int64_t)first * H, false, s.logits, head, head->master, V, H, n);
+    }
+}
+
+void CPU(head_slope_backward)(struct backend *be, float *dx, const float *dlogprob, const float *slope, int H,
+                              const struct head_rows *rows)
+{
+    (void)be;
+    for (int i = 0; i < rows->n; i++) {
+        float *to = dx + (int64_t)rows->row[i] * H;
+        for (int k = 0; k < H && dlogprob[i] != 0; k++)
+            to[k] = fmaf(dlogprob[i], slope[(int64_t)i * H + k], to[k]);
     }
 }
 
@@ -255,19 +284,6 @@ void CPU(head_sample)(struct backend *be, int32_t *token, float *logprob, const 
             token[first + i] = t;
         }
     }
-}
-
-/* Logits to dz = g ([v = target] - p) - h p (log p + H), all over the temperature. */
-static void row_gradient(float *z, int V, int32_t target, float g, float h, float lse, float entropy, float factor)
-{
-    const v16 shift = v16_all(lse), dg = v16_all(-g * factor), dh = v16_all(-h * factor), H = v16_all(entropy);
-    for (int v = 0; v < V; v += LANES) {
-        const int n = V - v < LANES ? V - v : LANES;
-        v16 logp = v16_sub(v16_load_part(z + v, n), shift), p = v16_exp(logp);
-        v16 d = v16_mul(p, v16_fma(dh, v16_add(logp, H), dg));
-        v16_store_part(z + v, d, n);
-    }
-    z[target] += g * factor;
 }
 
 /* End of a group that begins at row `first`: HEAD_ROWS rows; with dW wanted, of one sequence only, so that what is rounded
