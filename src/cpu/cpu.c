@@ -34,11 +34,10 @@ static void *region_alloc(struct backend *be, const char *purpose, size_t bytes)
     if (!bytes)
         return NULL;
     struct cpu_region *r = malloc(sizeof *r);
-    if (!r || posix_memalign(&r->p, 64, (bytes + 63) / 64 * 64) != 0) {
+    if (!r || !(r->p = cpu_memory_alloc(bytes))) {
         free(r);
         return NULL;
     }
-    memset(r->p, 0, bytes);
     r->next = cpu_state(be)->regions;
     cpu_state(be)->regions = r;
     return r->p;

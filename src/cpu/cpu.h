@@ -35,7 +35,9 @@ struct cpu_state {
     char description[128];
 };
 
-size_t cpu_memory_free(void); /* bytes a plan may use (memory.c) */
+/* memory.c: bytes that a plan may use; zeroed memory from a multiple of 64, for free() (NULL: none left) */
+size_t cpu_memory_free(void);
+void *cpu_memory_alloc(size_t bytes);
 
 static inline struct cpu_state *cpu_state(const struct backend *be)
 {
