@@ -19,7 +19,7 @@
 #define CPU(name)            CPU_JOIN(name, CPU_ISA)
 
 /* PARALLEL_MIN: elements below which an operation stays on one thread. */
-enum { LANES = 16, K_BLOCK = 512, PARALLEL_MIN = 16384 };
+enum { LANES = 16, K_BLOCK = 512, PARALLEL_MIN = 65536 };
 
 struct cpu_region {
     void *p;

@@ -112,7 +112,7 @@ void CPU(head_logprob)(struct backend *be, float *logprob, float *entropy, float
     for (int first = 0; first < rows->n; first += HEAD_ROWS) {
         const int n = rows->n - first < HEAD_ROWS ? rows->n - first : HEAD_ROWS;
         logits_of(be, &s, head, x, H, rows->row + first, n, temperature);
-#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * V >= PARALLEL_PRODUCT)
+#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * V >= PARALLEL_MIN)
         for (int i = 0; i < n; i++) {
             float *z = s.logits + (int64_t)i * V;
             const int32_t target = rows->target[first + i];
@@ -270,7 +270,7 @@ void CPU(head_sample)(struct backend *be, int32_t *token, float *logprob, const 
         const int n = rows->n - first < HEAD_ROWS ? rows->n - first : HEAD_ROWS;
         logits_of(be, &s, head, x, H, rows->row + first, n, how->temperature > 0 ? how->temperature : 1.0f);
 #pragma omp parallel for schedule(static)                                                                              \
-    num_threads(cpu_state(be)->threads) if ((int64_t)n * V >= PARALLEL_PRODUCT)
+    num_threads(cpu_state(be)->threads) if ((int64_t)n * V >= PARALLEL_MIN)
         for (int i = 0; i < n; i++) {
             float *z = s.logits + (int64_t)i * V;
             struct row_statistics r = row_statistics(z, V);
@@ -315,7 +315,7 @@ void CPU(head_logprob_backward)(struct backend *be, float *dx, const float *dlog
         if (!n)
             continue;
         logits_of(be, &s, head, x, H, row, n, temperature);
-#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * V >= PARALLEL_PRODUCT)
+#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * V >= PARALLEL_MIN)
         for (int i = 0; i < n; i++)
             row_gradient(s.logits + (int64_t)i * V, V, rows->target[place[i]], dlogprob[place[i]],
                          dentropy ? dentropy[place[i]] : 0.0f, lse[place[i]], entropy[place[i]], 1.0f / temperature);

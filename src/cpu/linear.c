@@ -154,7 +154,7 @@ static void put_floats(struct linear *l, const float *rows, int o, int n)
 void CPU(linear_put_rows)(struct backend *be, struct linear *l, const float *rows, int first, int n)
 {
     const int end = first + n;
-#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * l->in >= PARALLEL_PRODUCT)
+#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * l->in >= PARALLEL_MIN)
     for (int p = first / LANES; p < (end + LANES - 1) / LANES; p++) {
         const int low = p * LANES > first ? p * LANES : first, high = (p + 1) * LANES < end ? (p + 1) * LANES : end;
         const float *from = rows + (int64_t)(low - first) * l->in;
@@ -191,7 +191,7 @@ void CPU(weight_row)(float *y, const struct linear *l, int o)
 
 void CPU(linear_get_rows)(struct backend *be, const struct linear *l, float *rows, int first, int n)
 {
-#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * l->in >= PARALLEL_PRODUCT)
+#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * l->in >= PARALLEL_MIN)
     for (int i = 0; i < n; i++)
         CPU(weight_row)(rows + (int64_t)i * l->in, l, first + i);
 }
@@ -337,7 +337,7 @@ static void quantise_rows(struct backend *be, const struct codes *q, const float
 {
     const int64_t room = padded4(K);
     const int32_t limit = threshold > 0 ? magnitude_bits(threshold) : INFINITE + 1;
-#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)N * K >= PARALLEL_PRODUCT)
+#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)N * K >= PARALLEL_MIN)
     for (int n = 0; n < N; n++) {
         const float *row = x + (int64_t)n * K;
         int8_t *code = q->code + n * room;

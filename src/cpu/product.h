@@ -19,7 +19,7 @@ enum { ROW_TILE = 2 };
 #endif
 
 /* Work below this many multiply-adds is not worth a parallel region. */
-enum { PARALLEL_PRODUCT = 1 << 16 };
+enum { PARALLEL_PRODUCT = 1 << 18 };
 
 static inline int64_t panels_of(int out)
 {
