@@ -56,6 +56,7 @@ static const struct {
     ROW(head_sample),
     ROW(scalar_head),
     ROW(head_logprob_backward),
+    ROW(head_slope_backward),
     ROW(scalar_head_backward),
     ROW(norm_backward),
     ROW(linear_backward),

@@ -186,8 +186,9 @@ struct backend_ops {
                         const struct batch *b);
     /* y = act(up), or act(gate) * up when gate is not NULL. [N][I] */
     void (*act_forward)(struct backend *be, float *y, const float *up, const float *gate, enum activation act, int N, int I);
-    /* For each row: log p(target), entropy and logsumexp of softmax(logits / temperature). Logits in chunks. */
-    void (*head_logprob)(struct backend *be, float *logprob, float *entropy, float *lse, const struct linear *head,
+    /* For each row: log p(target), entropy and logsumexp of softmax(logits / temperature). Logits in chunks. With slope
+     * [n][H] not NULL: also d log p(target) / dx, for head_slope_backward. */
+    void (*head_logprob)(struct backend *be, float *logprob, float *entropy, float *lse, float *slope, const struct linear *head,
                          const float *x, int H, const struct head_rows *rows, float temperature);
     void (*head_logits)(struct backend *be, float *logits, const struct linear *head, const float *x, int H,
                         const struct head_rows *rows); /* [n][V], for tests and short prompts */
@@ -207,6 +208,9 @@ struct backend_ops {
     void (*head_logprob_backward)(struct backend *be, float *dx, const float *dlogprob, const float *dentropy,
                                   const float *lse, const float *entropy, const struct linear *head, const float *x, int H,
                                   const struct head_rows *rows, float temperature, struct grads *g, const struct batch *b);
+    /* The same for a frozen head and without dentropy, from the slopes of head_logprob: dx[row] += dlogprob * slope. */
+    void (*head_slope_backward)(struct backend *be, float *dx, const float *dlogprob, const float *slope, int H,
+                                const struct head_rows *rows);
     /* dx[row] += dvalue * w; the gradients of w and bias, per sequence in row order, into g at offset, offset + H. */
     void (*scalar_head_backward)(struct backend *be, float *dx, const float *dvalue, const float *w, const float *x, int H,
                                  const struct head_rows *rows, struct grads *g, int64_t offset, const struct batch *b);

@@ -67,7 +67,7 @@ int micro_batch_forward(struct micro_batch *mb, struct sequence *s, int n, const
     struct head_rows host = pack(mb, s, n, &b);
     model_forward(mb->model, &b, pass);
     struct head_rows rows = model_rows(mb->model, host.n, host.row, host.target);
-    TRY(model_evaluate_rows(mb->model, &rows, temperature, mb->logprob, mb->entropy, s[0].value ? mb->value : NULL));
+    TRY(model_evaluate_rows(mb->model, &rows, pass, temperature, mb->logprob, mb->entropy, s[0].value ? mb->value : NULL));
     for (int i = 0, R = 0; i < n; R += s[i].n - s[i].first, i++) {
         size_t bytes = (size_t)(s[i].n - s[i].first) * sizeof(float);
         memcpy(s[i].logprob, mb->logprob + R, bytes);

@@ -165,6 +165,7 @@ static void layout_activations(struct model *m, struct arena *a)
     m->dx = floats(a, MEM_ACTIVATIONS, N * H);
     m->dn1 = floats(a, MEM_ACTIVATIONS, N * H);
     m->dn2 = floats(a, MEM_ACTIVATIONS, N * H);
+    m->slope = m->train_all ? NULL : floats(a, MEM_ACTIVATIONS, (size_t)m->shape.head_rows * H);
     for (int i = 0; i < 4; i++) {
         m->d_wide[i] = floats(a, MEM_ACTIVATIONS, N * widest);
         m->d_narrow[i] = floats(a, MEM_ACTIVATIONS, N * K);
@@ -309,13 +310,19 @@ struct head_rows model_rows(struct model *m, int n, const int32_t *row, const in
     return (struct head_rows){n, m->batch.row, target ? m->batch.target : NULL};
 }
 
-int model_evaluate_rows(struct model *m, const struct head_rows *rows, float temperature, float *logprob, float *entropy,
-                        float *value)
+/* Where the pass keeps the slopes of its log-probs; NULL where it does not. */
+static float *slopes(const struct model *m, const struct model_pass *pass)
+{
+    return pass->keep && !pass->entropy_gradient ? m->slope : NULL;
+}
+
+int model_evaluate_rows(struct model *m, const struct head_rows *rows, const struct model_pass *pass, float temperature,
+                        float *logprob, float *entropy, float *value)
 {
     const struct backend_ops *ops = m->be->ops;
     size_t bytes = (size_t)rows->n * sizeof(float);
     int H = m->arch->hidden;
-    ops->head_logprob(m->be, m->logprob, m->entropy, m->lse, &m->head, m->hidden, H, rows, temperature);
+    ops->head_logprob(m->be, m->logprob, m->entropy, m->lse, slopes(m, pass), &m->head, m->hidden, H, rows, temperature);
     if (value) {
         const float *w = m->trainable.value + m->value_offset;
         ops->scalar_head(m->be, m->value, w, w + H, m->hidden, H, rows);
@@ -338,8 +345,11 @@ int model_backward_rows(struct model *m, const struct head_rows *rows, float tem
     ops->copy_in(m->be, m->d_logprob, dlogprob, bytes);
     if (dentropy)
         ops->copy_in(m->be, m->d_entropy, dentropy, bytes);
-    ops->head_logprob_backward(m->be, m->dx, m->d_logprob, dentropy ? m->d_entropy : NULL, m->lse, m->entropy, &m->head,
-                               m->hidden, H, rows, temperature, g, &m->batch.b);
+    if (slopes(m, pass) && !dentropy)
+        ops->head_slope_backward(m->be, m->dx, m->d_logprob, m->slope, H, rows);
+    else
+        ops->head_logprob_backward(m->be, m->dx, m->d_logprob, dentropy ? m->d_entropy : NULL, m->lse, m->entropy, &m->head,
+                                   m->hidden, H, rows, temperature, g, &m->batch.b);
     if (dvalue) {
         ops->copy_in(m->be, m->d_value, dvalue, bytes);
         ops->scalar_head_backward(m->be, m->dx, m->d_value, m->trainable.value + m->value_offset, m->hidden, H, rows, g,

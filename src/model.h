@@ -66,6 +66,7 @@ struct model {
     float *dx, *dn1, *dn2, *d_wide[4], *d_narrow[4]; /* gradients of one layer */
     struct device_batch batch;
     float *logprob, *entropy, *lse, *value, *d_logprob, *d_entropy, *d_value; /* [head_rows] */
+    float *slope; /* [head_rows][H] of log-probs, where backward needs nothing else from the head; else NULL */
     float *workspace;
     float *rope_cos, *rope_sin;
     struct progress *progress; /* ticks at each layer of a pass; NULL after model_init */
@@ -99,6 +100,7 @@ struct model_pass {
     bool dropout;
     uint32_t step;      /* dropout's counter */
     bool keep;          /* store what backward needs */
+    bool entropy_gradient; /* backward will be given dentropy: the head computes its logits again then */
     bool write_cache;   /* prefill: keys and values to the slots of b */
     bool decode;        /* one token a sequence, attention over the cache */
 };
@@ -111,11 +113,11 @@ void model_backward(struct model *m, const struct model_pass *pass);
 struct head_rows model_rows(struct model *m, int n, const int32_t *row, const int32_t *target);
 
 /* log-prob, entropy of the targets, into host arrays [n] (entropy may be NULL), and value (NULL: not wanted). */
-int model_evaluate_rows(struct model *m, const struct head_rows *rows, float temperature, float *logprob, float *entropy,
-                        float *value);
+int model_evaluate_rows(struct model *m, const struct head_rows *rows, const struct model_pass *pass, float temperature,
+                        float *logprob, float *entropy, float *value);
 
-/* Backward of the rows' derivatives (host [n]; dentropy, dvalue may be NULL) and of the whole model. Rows must be those of
- * the last model_evaluate_rows. */
+/* Backward of the rows' derivatives (host [n]; dentropy, dvalue may be NULL) and of the whole model. Rows and pass must
+ * be those of the last model_evaluate_rows. */
 int model_backward_rows(struct model *m, const struct head_rows *rows, float temperature, const float *dlogprob,
                         const float *dentropy, const float *dvalue, const struct model_pass *pass);
 

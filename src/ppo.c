@@ -267,7 +267,8 @@ static int train_share(struct ppo *p, struct mini_batch *b)
     struct model_pass pass = {.adapter = 0,
                               .dropout = p->rollout.settings->lora.lora_dropout > 0,
                               .step = (uint32_t)p->optimizer.n_updates,
-                              .keep = true};
+                              .keep = true,
+                              .entropy_gradient = s->ent_coef != 0};
     int rc = 0;
     for (int done = 0; !rc && done < n;) {
         int k = micro_batch_take(p->rollout.micro_batch, seq + done, n - done, (int)s->micro_batch_size);

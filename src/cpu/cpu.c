@@ -34,11 +34,10 @@ static void *region_alloc(struct backend *be, const char *purpose, size_t bytes)
     if (!bytes)
         return NULL;
     struct cpu_region *r = malloc(sizeof *r);
-    if (!r || posix_memalign(&r->p, 64, (bytes + 63) / 64 * 64) != 0) {
+    if (!r || !(r->p = cpu_memory_alloc(bytes))) {
         free(r);
         return NULL;
     }
-    memset(r->p, 0, bytes);
     r->next = cpu_state(be)->regions;
     cpu_state(be)->regions = r;
     return r->p;
@@ -137,6 +136,7 @@ const struct backend_ops CPU(cpu_table) = {
     .head_sample = CPU(head_sample),
     .scalar_head = CPU(scalar_head),
     .head_logprob_backward = CPU(head_logprob_backward),
+    .head_slope_backward = CPU(head_slope_backward),
     .scalar_head_backward = CPU(scalar_head_backward),
     .norm_backward = CPU(norm_backward),
     .linear_backward = CPU(linear_backward),

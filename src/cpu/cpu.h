@@ -19,7 +19,7 @@
 #define CPU(name)            CPU_JOIN(name, CPU_ISA)
 
 /* PARALLEL_MIN: elements below which an operation stays on one thread. */
-enum { LANES = 16, K_BLOCK = 512, PARALLEL_MIN = 16384 };
+enum { LANES = 16, K_BLOCK = 512, PARALLEL_MIN = 65536 };
 
 struct cpu_region {
     void *p;
@@ -35,7 +35,9 @@ struct cpu_state {
     char description[128];
 };
 
-size_t cpu_memory_free(void); /* bytes a plan may use (memory.c) */
+/* memory.c: bytes that a plan may use; zeroed memory from a multiple of 64, for free() (NULL: none left) */
+size_t cpu_memory_free(void);
+void *cpu_memory_alloc(size_t bytes);
 
 static inline struct cpu_state *cpu_state(const struct backend *be)
 {
@@ -112,9 +114,11 @@ static inline void v16_store(float *p, v16 x)
     }
 }
 
-/* The first n < 16 of p, then zeros. */
+/* The first n <= 16 of p, then zeros. */
 static inline v16 v16_load_part(const float *p, int n)
 {
+    if (n == LANES)
+        return v16_load(p);
     float x[LANES] = {0};
     memcpy(x, p, (size_t)n * sizeof *p);
     return v16_load(x);
@@ -122,6 +126,10 @@ static inline v16 v16_load_part(const float *p, int n)
 
 static inline void v16_store_part(float *p, v16 x, int n)
 {
+    if (n == LANES) {
+        v16_store(p, x);
+        return;
+    }
     float y[LANES];
     v16_store(y, x);
     memcpy(p, y, (size_t)n * sizeof *p);

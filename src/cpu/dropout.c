@@ -77,7 +77,7 @@ const float *CPU(dropped)(struct backend *be, float *out, const float *x, int K,
     const struct batch *b = pass->batch;
     const float keep = 1.0f / (1.0f - a->dropout);
 #pragma omp parallel for schedule(static)                                                          \
-    num_threads(cpu_state(be)->threads) if ((int64_t)N * K >= PARALLEL_PRODUCT)
+    num_threads(cpu_state(be)->threads) if ((int64_t)N * K >= PARALLEL_MIN)
     for (int n = 0; n < N; n++) {
         const uint64_t sample = (uint64_t)b->sample[b->sequence[n]];
         const uint32_t step = pass->step ^ (uint32_t)(sample >> 32) << 16; /* as rng_word */

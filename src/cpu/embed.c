@@ -5,7 +5,7 @@
 void CPU(embed)(struct backend *be, float *y, const struct linear *table, const struct batch *b)
 {
 #pragma omp parallel for schedule(static)                                                                              \
-    num_threads(cpu_state(be)->threads) if ((int64_t)b->n_tokens * table->in >= PARALLEL_PRODUCT)
+    num_threads(cpu_state(be)->threads) if ((int64_t)b->n_tokens * table->in >= PARALLEL_MIN)
     for (int n = 0; n < b->n_tokens; n++)
         CPU(weight_row)(y + (int64_t)n * table->in, table, b->id[n]);
 }

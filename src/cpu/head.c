@@ -12,7 +12,7 @@ struct scratch {
     float *x;      /* [HEAD_ROWS][H] gathered rows */
     float *dx;     /* [HEAD_ROWS][H] */
     float *logits; /* [HEAD_ROWS][V] */
-    float *share;  /* [threads][V] of sampling filters */
+    float *share;  /* [threads][V] of sampling */
 };
 
 size_t CPU(head_workspace)(int threads, int hidden, int vocab)
@@ -57,16 +57,24 @@ struct row_statistics {
     double lse, entropy;
 };
 
-static struct row_statistics row_statistics(const float *z, int V)
+static float row_max(const float *z, int V)
 {
-    v16 top = v16_all(-INFINITY), sum = v16_all(0.0f), weighted = v16_all(0.0f);
-    int whole = V / LANES * LANES;
+    v16 top = v16_all(-INFINITY);
+    const int whole = V / LANES * LANES;
     for (int v = 0; v < whole; v += LANES)
         top = v16_greater(v16_load(z + v), top);
     float max = v16_max(top);
     for (int v = whole; v < V; v++)
         max = z[v] > max ? z[v] : max;
+    return max;
+}
+
+static struct row_statistics row_statistics(const float *z, int V)
+{
+    const float max = row_max(z, V);
     const v16 shift = v16_all(max);
+    v16 sum = v16_all(0.0f), weighted = v16_all(0.0f);
+    const int whole = V / LANES * LANES;
     for (int v = 0; v < V; v += LANES) {
         float part[LANES];
         const float *at = z + v;
@@ -83,22 +91,51 @@ static struct row_statistics row_statistics(const float *z, int V)
     return (struct row_statistics){(double)max + log_total, log_total - (double)v16_sum(weighted) / total};
 }
 
-void CPU(head_logprob)(struct backend *be, float *logprob, float *entropy, float *lse, const struct linear *head, const float *x,
-                       int H, const struct head_rows *rows, float temperature)
+/* Logits to dz = g ([v = target] - p) - h p (log p + H), all over the temperature. */
+static void row_gradient(float *z, int V, int32_t target, float g, float h, float lse, float entropy, float factor)
+{
+    const v16 shift = v16_all(lse), dg = v16_all(-g * factor), dh = v16_all(-h * factor), H = v16_all(entropy);
+    for (int v = 0; v < V; v += LANES) {
+        const int n = V - v < LANES ? V - v : LANES;
+        v16 logp = v16_sub(v16_load_part(z + v, n), shift), p = v16_exp(logp);
+        v16 d = v16_mul(p, v16_fma(dh, v16_add(logp, H), dg));
+        v16_store_part(z + v, d, n);
+    }
+    z[target] += g * factor;
+}
+
+void CPU(head_logprob)(struct backend *be, float *logprob, float *entropy, float *lse, float *slope, const struct linear *head,
+                       const float *x, int H, const struct head_rows *rows, float temperature)
 {
     const int V = head->out;
     struct scratch s = carve(be, H, V);
     for (int first = 0; first < rows->n; first += HEAD_ROWS) {
         const int n = rows->n - first < HEAD_ROWS ? rows->n - first : HEAD_ROWS;
         logits_of(be, &s, head, x, H, rows->row + first, n, temperature);
-#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * V >= PARALLEL_PRODUCT)
+#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * V >= PARALLEL_MIN)
         for (int i = 0; i < n; i++) {
-            const float *z = s.logits + (int64_t)i * V;
+            float *z = s.logits + (int64_t)i * V;
+            const int32_t target = rows->target[first + i];
             struct row_statistics r = row_statistics(z, V);
-            logprob[first + i] = (float)((double)z[rows->target[first + i]] - r.lse);
+            logprob[first + i] = (float)((double)z[target] - r.lse);
             entropy[first + i] = (float)r.entropy;
             lse[first + i] = (float)r.lse;
+            if (slope)
+                row_gradient(z, V, target, 1.0f, 0.0f, (float)r.lse, 0.0f, 1.0f / temperature);
         }
+        if (slope)
+            CPU(product_transposed)(be, slope + (int64_t)first * H, false, s.logits, head, head->master, V, H, n);
+    }
+}
+
+void CPU(head_slope_backward)(struct backend *be, float *dx, const float *dlogprob, const float *slope, int H,
+                              const struct head_rows *rows)
+{
+    (void)be;
+    for (int i = 0; i < rows->n; i++) {
+        float *to = dx + (int64_t)rows->row[i] * H;
+        for (int k = 0; k < H && dlogprob[i] != 0; k++)
+            to[k] = fmaf(dlogprob[i], slope[(int64_t)i * H + k], to[k]);
     }
 }
 
@@ -115,25 +152,29 @@ void CPU(head_logits)(struct backend *be, float *logits, const struct linear *he
 
 static int32_t argmax(const float *z, int V)
 {
-    int32_t best = 0;
-    for (int v = 1; v < V; v++)
-        if (z[v] > z[best])
-            best = v;
-    return best;
+    const float max = row_max(z, V);
+    int32_t v = 0;
+    while (v < V - 1 && z[v] != max)
+        v++;
+    return v;
 }
 
-/* e[i] = e^(z[i] - max) of n <= CHUNK logits; their sum in index order. */
+/* e[i] = e^(z[i] - max) of n <= CHUNK logits; their sum: 16 lanes and the tree, then what is left over. */
 enum { CHUNK = 256 };
-static double exponentials(float *e, const float *z, int n, float max)
+static float exponentials(float *e, const float *z, int n, float max)
 {
-    double sum = 0;
+    v16 lanes = v16_all(0.0f);
     int i = 0;
-    for (; i + LANES <= n; i += LANES)
-        v16_store(e + i, v16_exp(v16_sub(v16_load(z + i), v16_all(max))));
-    for (; i < n; i++)
+    for (; i + LANES <= n; i += LANES) {
+        const v16 x = v16_exp(v16_sub(v16_load(z + i), v16_all(max)));
+        v16_store(e + i, x);
+        lanes = v16_add(lanes, x);
+    }
+    float sum = v16_sum(lanes);
+    for (; i < n; i++) {
         e[i] = fast_exp(z[i] - max);
-    for (i = 0; i < n; i++)
         sum += e[i];
+    }
     return sum;
 }
 
@@ -183,35 +224,37 @@ static void filter(float *z, int V, const struct sampling *how, float *share)
         keep_largest(z, V, NULL, how->top_k);
     if (how->top_p >= 1)
         return;
-    const float max = z[argmax(z, V)];
+    const float max = row_max(z, V);
     double total = 0;
     for (int v = 0; v < V; v += CHUNK)
         total += exponentials(share + v, z + v, V - v < CHUNK ? V - v : CHUNK, max);
     keep_largest(z, V, share, (double)how->top_p * total);
 }
 
-/* Inverse of the cumulative distribution, in index order; sums of chunks first. */
-static int32_t draw(const float *z, int V, uint32_t random)
+/* Inverse of the cumulative distribution, in index order: first the chunk, by the sums of chunks (scratch [V / CHUNK, up]),
+ * then the token in it. */
+static int32_t draw(const float *z, int V, uint32_t random, float *chunk)
 {
-    const float max = z[argmax(z, V)];
+    const float max = row_max(z, V);
     float e[CHUNK];
     double total = 0, sum = 0;
-    int32_t last = 0;
-    for (int v = 0; v < V; v += CHUNK)
-        total += exponentials(e, z + v, V - v < CHUNK ? V - v : CHUNK, max);
+    for (int v = 0; v < V; v += CHUNK) {
+        chunk[v / CHUNK] = exponentials(e, z + v, V - v < CHUNK ? V - v : CHUNK, max);
+        total += chunk[v / CHUNK];
+    }
     const double target = rng_uniform_double(random) * total;
-    for (int first = 0; first < V; first += CHUNK) {
-        const int n = V - first < CHUNK ? V - first : CHUNK;
-        const double chunk = exponentials(e, z + first, n, max);
-        double within = 0;
-        for (int i = 0; i < n; i++) {
-            within += e[i];
-            if (e[i] > 0)
-                last = first + i;
-            if (sum + within > target)
-                return last;
-        }
-        sum += chunk;
+    int first = 0;
+    while (first + CHUNK < V && sum + chunk[first / CHUNK] <= target) {
+        sum += chunk[first / CHUNK];
+        first += CHUNK;
+    }
+    const int n = V - first < CHUNK ? V - first : CHUNK;
+    int32_t last = first;
+    exponentials(e, z + first, n, max);
+    for (int i = 0; i < n && sum <= target; i++) {
+        sum += e[i];
+        if (e[i] > 0)
+            last = first + i;
     }
     return last;
 }
@@ -227,35 +270,20 @@ void CPU(head_sample)(struct backend *be, int32_t *token, float *logprob, const 
         const int n = rows->n - first < HEAD_ROWS ? rows->n - first : HEAD_ROWS;
         logits_of(be, &s, head, x, H, rows->row + first, n, how->temperature > 0 ? how->temperature : 1.0f);
 #pragma omp parallel for schedule(static)                                                                              \
-    num_threads(cpu_state(be)->threads) if ((int64_t)n * V >= PARALLEL_PRODUCT)
+    num_threads(cpu_state(be)->threads) if ((int64_t)n * V >= PARALLEL_MIN)
         for (int i = 0; i < n; i++) {
             float *z = s.logits + (int64_t)i * V;
             struct row_statistics r = row_statistics(z, V);
             for (int e = 0; banned && banned[first + i] && e < n_eos; e++)
                 z[eos[e]] = -INFINITY;
+            float *share = s.share + (int64_t)omp_get_thread_num() * V;
             if (filters)
-                filter(z, V, how, s.share + (int64_t)omp_get_thread_num() * V);
-            int32_t t = how->temperature > 0 ? draw(z, V, random[first + i]) : argmax(z, V);
+                filter(z, V, how, share);
+            int32_t t = how->temperature > 0 ? draw(z, V, random[first + i], share) : argmax(z, V);
             logprob[first + i] = (float)((double)z[t] - r.lse);
             token[first + i] = t;
         }
     }
-}
-
-/* Logits to dz = g ([v = target] - p) - h p (log p + H), all over the temperature. */
-static void row_gradient(float *z, int V, int32_t target, float g, float h, float lse, float entropy, float factor)
-{
-    const v16 shift = v16_all(lse), dg = v16_all(-g * factor), dh = v16_all(-h * factor), H = v16_all(entropy);
-    for (int v = 0; v < V; v += LANES) {
-        const int n = V - v < LANES ? V - v : LANES;
-        v16 logp = v16_sub(n == LANES ? v16_load(z + v) : v16_load_part(z + v, n), shift), p = v16_exp(logp);
-        v16 d = v16_mul(p, v16_fma(dh, v16_add(logp, H), dg));
-        if (n == LANES)
-            v16_store(z + v, d);
-        else
-            v16_store_part(z + v, d, n);
-    }
-    z[target] += g * factor;
 }
 
 /* End of a group that begins at row `first`: HEAD_ROWS rows; with dW wanted, of one sequence only, so that what is rounded
@@ -287,7 +315,7 @@ void CPU(head_logprob_backward)(struct backend *be, float *dx, const float *dlog
         if (!n)
             continue;
         logits_of(be, &s, head, x, H, row, n, temperature);
-#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * V >= PARALLEL_PRODUCT)
+#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * V >= PARALLEL_MIN)
         for (int i = 0; i < n; i++)
             row_gradient(s.logits + (int64_t)i * V, V, rows->target[place[i]], dlogprob[place[i]],
                          dentropy ? dentropy[place[i]] : 0.0f, lse[place[i]], entropy[place[i]], 1.0f / temperature);

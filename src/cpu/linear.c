@@ -98,7 +98,7 @@ static void code_row(int8_t *code, const float *x, int n, float factor, int32_t 
     }
     for (int i = 0; i < n; i += LANES) {
         const int left = n - i < LANES ? n - i : LANES;
-        const v16 a = left == LANES ? v16_load(x + i) : v16_load_part(x + i, left);
+        const v16 a = v16_load_part(x + i, left);
         const v16 y = v16_add(v16_mul(a, v16_all(factor)), v16_all(12582912.0f));
         int32_t bits[LANES];
         V16_PARTS(j)
@@ -154,7 +154,7 @@ static void put_floats(struct linear *l, const float *rows, int o, int n)
 void CPU(linear_put_rows)(struct backend *be, struct linear *l, const float *rows, int first, int n)
 {
     const int end = first + n;
-#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * l->in >= PARALLEL_PRODUCT)
+#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * l->in >= PARALLEL_MIN)
     for (int p = first / LANES; p < (end + LANES - 1) / LANES; p++) {
         const int low = p * LANES > first ? p * LANES : first, high = (p + 1) * LANES < end ? (p + 1) * LANES : end;
         const float *from = rows + (int64_t)(low - first) * l->in;
@@ -191,7 +191,7 @@ void CPU(weight_row)(float *y, const struct linear *l, int o)
 
 void CPU(linear_get_rows)(struct backend *be, const struct linear *l, float *rows, int first, int n)
 {
-#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * l->in >= PARALLEL_PRODUCT)
+#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * l->in >= PARALLEL_MIN)
     for (int i = 0; i < n; i++)
         CPU(weight_row)(rows + (int64_t)i * l->in, l, first + i);
 }
@@ -223,7 +223,7 @@ struct epilogue {
     float add_scale;        /* != 0: y += add_scale * product, and nothing else */
 };
 
-static void finish(float *y, v16 total, const struct epilogue *e, int o, int n)
+static inline void finish(float *y, v16 total, const struct epilogue *e, int o, int n)
 {
     if (e->add_scale != 0) {
         v16_store_part(y, v16_fma(v16_all(e->add_scale), total, v16_load_part(y, n)), n);
@@ -337,7 +337,7 @@ static void quantise_rows(struct backend *be, const struct codes *q, const float
 {
     const int64_t room = padded4(K);
     const int32_t limit = threshold > 0 ? magnitude_bits(threshold) : INFINITE + 1;
-#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)N * K >= PARALLEL_PRODUCT)
+#pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)N * K >= PARALLEL_MIN)
     for (int n = 0; n < N; n++) {
         const float *row = x + (int64_t)n * K;
         int8_t *code = q->code + n * room;

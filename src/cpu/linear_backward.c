@@ -12,6 +12,10 @@ static void expand_tile(float *tile, const struct linear *l, int first, int end,
     for (int o = first; o < end; o += LANES) {
         float *to = tile + (int64_t)(o - first) * LANES;
         const char *panel = (const char *)l->weight + (size_t)(o / LANES) * CPU(panel_bytes)(l->dtype, in);
+        if (l->dtype == DTYPE_F32 && n == LANES) {
+            transpose16(to, LANES, (const float *)(const void *)panel + k * LANES, LANES);
+            continue;
+        }
         expand_panel(block, panel, l->dtype, k, n);
         transpose16(to, LANES, block, LANES);
         for (int j = 0; l->dtype == DTYPE_I8 && j < LANES && o + j < end; j++)
@@ -26,32 +30,40 @@ static void copy_tile(float *tile, const float *master, int first, int end, int 
         v16_store(tile + (int64_t)(o - first) * LANES, v16_load_part(master + (int64_t)o * in + k, n));
 }
 
+/* Outputs first .. end - 1 of the sums for 16 inputs, all rows; sums begin at zero, or with what dx holds. */
+static void transposed_tile(float *dx, bool add, const float *dy, const struct linear *l, const float *master, int out, int in,
+                            int N, int tile, int first, int end)
+{
+    float w[K_BLOCK * LANES];
+    const int k = tile * LANES, lanes = in - k < LANES ? in - k : LANES;
+    if (master)
+        copy_tile(w, master, first, end, k, in);
+    else
+        expand_tile(w, l, first, end, k, in);
+    for (int row = 0; row < N; row += ROW_TILE) {
+        const int R = N - row < ROW_TILE ? N - row : ROW_TILE;
+        float *to = dx + (int64_t)row * in + k;
+        v16 total[ROW_TILE];
+        for (int r = 0; r < R; r++)
+            total[r] = add ? v16_load_part(to + (int64_t)r * in, lanes) : v16_all(0.0f);
+        product_tile(total, R, 1, DTYPE_F32, dy + (int64_t)row * out + first, out, w, LANES, 0, end - first);
+        for (int r = 0; r < R; r++)
+            v16_store_part(to + (int64_t)r * in, total[r], lanes);
+    }
+}
+
+/* A thread takes several tiles at once: a block of dy stays in its cache for all of them. */
 void CPU(product_transposed)(struct backend *be, float *dx, bool add, const float *dy, const struct linear *l,
                              const float *master, int out, int in, int N)
 {
-    const int tiles = (in + LANES - 1) / LANES;
-#pragma omp parallel for schedule(static)                                                                              \
-    num_threads(cpu_state(be)->threads) if ((int64_t)N * out * in >= PARALLEL_PRODUCT)
-    for (int tile = 0; tile < tiles; tile++) {
-        float w[K_BLOCK * LANES];
-        const int k = tile * LANES, lanes = in - k < LANES ? in - k : LANES;
-        for (int first = 0; first < out; first += K_BLOCK) {
-            const int end = first + K_BLOCK < out ? first + K_BLOCK : out;
-            if (master)
-                copy_tile(w, master, first, end, k, in);
-            else
-                expand_tile(w, l, first, end, k, in);
-            for (int row = 0; row < N;) {
-                int R = N - row < ROW_TILE ? N - row : ROW_TILE;
-                v16 total[ROW_TILE];
-                for (int r = 0; r < R; r++)
-                    total[r] = first || add ? v16_load_part(dx + (int64_t)(row + r) * in + k, lanes) : v16_all(0.0f);
-                product_tile(total, R, 1, DTYPE_F32, dy + (int64_t)row * out + first, out, w, LANES, 0, end - first);
-                for (int r = 0; r < R; r++)
-                    v16_store_part(dx + (int64_t)(row + r) * in + k, total[r], lanes);
-                row += R;
-            }
-        }
+    const int tiles = (in + LANES - 1) / LANES, threads = cpu_state(be)->threads, share = (tiles + threads - 1) / threads;
+#pragma omp parallel for schedule(static) num_threads(threads) if ((int64_t)N * out * in >= PARALLEL_PRODUCT)
+    for (int from = 0; from < tiles; from += share) {
+        const int to = from + share < tiles ? from + share : tiles;
+        for (int first = 0; first < out; first += K_BLOCK)
+            for (int tile = from; tile < to; tile++)
+                transposed_tile(dx, add || first > 0, dy, l, master, out, in, N, tile, first,
+                                first + K_BLOCK < out ? first + K_BLOCK : out);
     }
 }
 

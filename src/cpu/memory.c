@@ -1,4 +1,4 @@
-/* How much memory a plan may use on the CPU. Compiled once.
+/* Memory of the CPU backend, and how much of it a plan may use. Compiled once.
  *
  * What the kernel calls available (free pages would leave out the file cache, which a model read from disk fills), and no
  * more than the control groups of a job scheduler leave: the least over the process's group and those above it.
@@ -8,6 +8,8 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 /* The number after the key at the start of a line of a file; NULL key: the file's first. False: none there ("max"). */
@@ -72,4 +74,19 @@ size_t cpu_memory_free(void)
     else
         machine = (uint64_t)sysconf(_SC_AVPHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
     return (size_t)(groups < machine ? groups : machine);
+}
+
+/* Weights are walked with large strides: huge pages, where the kernel grants them, spare misses of the address tables. */
+void *cpu_memory_alloc(size_t bytes)
+{
+    const size_t huge = 2 << 20, unit = bytes >= huge ? huge : 64;
+    void *p;
+    if (posix_memalign(&p, unit, (bytes + 63) / 64 * 64) != 0)
+        return NULL;
+#ifdef MADV_HUGEPAGE
+    if (unit == huge)
+        madvise(p, bytes / huge * huge, MADV_HUGEPAGE); /* advice: refusing it is no error */
+#endif
+    memset(p, 0, bytes);
+    return p;
 }

@@ -14,15 +14,12 @@ struct moments {
 
 static inline v16 load(const float *p, int n)
 {
-    return n >= LANES ? v16_load(p) : v16_load_part(p, n);
+    return v16_load_part(p, n < LANES ? n : LANES);
 }
 
 static inline void store(float *p, v16 x, int n)
 {
-    if (n >= LANES)
-        v16_store(p, x);
-    else
-        v16_store_part(p, x, n);
+    v16_store_part(p, x, n < LANES ? n : LANES);
 }
 
 /* sum = x + add1 + add2; each add may be NULL, sum may be x */

@@ -53,8 +53,8 @@ void CPU(scalar_head)(struct backend *be, float *value, const float *w, const fl
 void CPU(scalar_head_backward)(struct backend *be, float *dx, const float *dvalue, const float *w, const float *x, int H,
                                const struct head_rows *rows, struct grads *g, int64_t offset, const struct batch *b);
 size_t CPU(head_workspace)(int threads, int hidden, int vocab); /* bytes, once */
-void CPU(head_logprob)(struct backend *be, float *logprob, float *entropy, float *lse, const struct linear *head, const float *x,
-                       int H, const struct head_rows *rows, float temperature);
+void CPU(head_logprob)(struct backend *be, float *logprob, float *entropy, float *lse, float *slope, const struct linear *head,
+                       const float *x, int H, const struct head_rows *rows, float temperature);
 void CPU(head_logits)(struct backend *be, float *logits, const struct linear *head, const float *x, int H,
                       const struct head_rows *rows);
 void CPU(head_sample)(struct backend *be, int32_t *token, float *logprob, const struct linear *head, const float *x, int H,
@@ -63,5 +63,7 @@ void CPU(head_sample)(struct backend *be, int32_t *token, float *logprob, const 
 void CPU(head_logprob_backward)(struct backend *be, float *dx, const float *dlogprob, const float *dentropy, const float *lse,
                                 const float *entropy, const struct linear *head, const float *x, int H,
                                 const struct head_rows *rows, float temperature, struct grads *g, const struct batch *b);
+void CPU(head_slope_backward)(struct backend *be, float *dx, const float *dlogprob, const float *slope, int H,
+                              const struct head_rows *rows);
 
 #endif

@@ -19,7 +19,7 @@ enum { ROW_TILE = 2 };
 #endif
 
 /* Work below this many multiply-adds is not worth a parallel region. */
-enum { PARALLEL_PRODUCT = 1 << 16 };
+enum { PARALLEL_PRODUCT = 1 << 18 };
 
 static inline int64_t panels_of(int out)
 {
@@ -34,27 +34,21 @@ static inline int64_t padded4(int k)
 /* 16 elements of a 16-bit type */
 static inline v16 halves_load(enum dtype t, const uint16_t *h)
 {
-    if (t == DTYPE_BF16) {
-        float f[LANES];
-        for (int i = 0; i < LANES; i++) {
-            uint32_t bits = (uint32_t)h[i] << 16;
-            memcpy(&f[i], &bits, 4);
-        }
-        return v16_load(f);
-    }
 #if defined __AVX512F__
-    return (v16){{(vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)h))}};
-#elif defined __F16C__
+    const __m256i bits = _mm256_loadu_si256((const __m256i *)h);
+    return (v16){{t == DTYPE_BF16 ? (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16) : (vec)_mm512_cvtph_ps(bits)}};
+#elif defined __F16C__ && defined __AVX2__
     v16 y;
     V16_PARTS(i)
     {
-        y.part[i] = (vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(h + 8 * i)));
+        const __m128i bits = _mm_loadu_si128((const __m128i *)(h + 8 * i));
+        y.part[i] = t == DTYPE_BF16 ? (vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16) : (vec)_mm256_cvtph_ps(bits);
     }
     return y;
 #else
     float f[LANES];
     for (int i = 0; i < LANES; i++)
-        f[i] = half_to_float(h[i]);
+        f[i] = t == DTYPE_BF16 ? bf16_to_float(h[i]) : half_to_float(h[i]);
     return v16_load(f);
 #endif
 }

@@ -80,7 +80,7 @@ static void check_activation(enum activation act, int N, int I, bool gated)
 static void test_activations(void **state)
 {
     (void)state;
-    static const int shape[][2] = {{1, 1}, {3, 5}, {2, 16}, {7, 129}, {5, 11008}};
+    static const int shape[][2] = {{1, 1}, {3, 5}, {2, 16}, {7, 129}, {6, 11008}};
     for (int act = ACT_GELU; act <= ACT_QUICK_GELU; act++) {
         for (int i = 0; i < 5; i++) {
             check_activation(act, shape[i][0], shape[i][1], false);

@@ -54,7 +54,7 @@ static void run_logprob(struct backend *be, void *context, void *out)
     struct linear head;
     layer_put(be, &head, NULL, c->head);
     float *y = out;
-    be->ops->head_logprob(be, y, y + n, y + 2 * n, &head, c->x, H, &c->rows, c->temperature);
+    be->ops->head_logprob(be, y, y + n, y + 2 * n, NULL, &head, c->x, H, &c->rows, c->temperature);
     be->ops->head_logits(be, y + 3 * n, &head, c->x, H, &c->rows);
 }
 
@@ -162,7 +162,7 @@ static void run_sample(struct backend *be, void *context, void *out)
         assert_true(token[i] >= 0 && token[i] < head.out);
     const struct head_rows rows = {n, c->rows.row, token};
     const float temperature = c->how.temperature > 0 ? c->how.temperature : 1;
-    be->ops->head_logprob(be, logprob + n, other, other + n, &head, c->x, H, &rows, temperature);
+    be->ops->head_logprob(be, logprob + n, other, other + n, NULL, &head, c->x, H, &rows, temperature);
     free(other);
 }
 
@@ -351,6 +351,7 @@ struct backward {
     const struct batch *b;
     int64_t n_trained;
     float limit;
+    bool by_slope; /* by the slopes that the forward pass kept */
 };
 
 /* out: int64 sum [n_trained], overflow, dx [N][H] */
@@ -361,12 +362,16 @@ static void run_backward(struct backend *be, void *context, void *out)
     struct linear head;
     layer_put(be, &head, NULL, c->head);
     int64_t *sum = out;
-    float *dx = (float *)(void *)(sum + c->n_trained + 1), *y = allocate(3 * n, sizeof *y);
+    float *dx = (float *)(void *)(sum + c->n_trained + 1), *y = allocate((3 + H) * n, sizeof *y);
+    float *slope = c->by_slope ? y + 3 * n : NULL;
     memcpy(dx, c->dx, (size_t)c->b->n_tokens * (size_t)H * sizeof *dx);
     struct grads g = {sum, c->n_trained, c->limit, sum + c->n_trained};
-    be->ops->head_logprob(be, y, y + n, y + 2 * n, &head, c->x, H, &c->rows, c->temperature);
-    be->ops->head_logprob_backward(be, dx, c->dlogprob, c->dentropy, y + 2 * n, y + n, &head, c->x,
-                                   H, &c->rows, c->temperature, &g, c->b);
+    be->ops->head_logprob(be, y, y + n, y + 2 * n, slope, &head, c->x, H, &c->rows, c->temperature);
+    if (slope)
+        be->ops->head_slope_backward(be, dx, c->dlogprob, slope, H, &c->rows);
+    else
+        be->ops->head_logprob_backward(be, dx, c->dlogprob, c->dentropy, y + 2 * n, y + n, &head,
+                                       c->x, H, &c->rows, c->temperature, &g, c->b);
     free(y);
 }
 
@@ -462,7 +467,7 @@ static void check_sequences(const struct backward *c, const int64_t *got)
 }
 
 static void check_backward(int V, int H, enum dtype dtype, float temperature, bool entropy,
-                           bool master)
+                           bool master, bool by_slope)
 {
     static const int length[] = {7, 1, 90, 12}; /* 90: more rows than are done at once */
     struct batch b = ops_batch(length, 4);
@@ -495,6 +500,7 @@ static void check_backward(int V, int H, enum dtype dtype, float temperature, bo
         .b = &b,
         .n_trained = master ? 5 + (int64_t)V * H : 0,
         .limit = 64,
+        .by_slope = by_slope,
     };
     int64_t *got = ops_same_bits(run_backward, &c, backward_bytes(&c));
     compare_backward(&c, got);
@@ -520,11 +526,13 @@ static void test_logprob_backward(void **state)
     static const int shape[][2] = {{2, 1}, {33, 7}, {64, 20}, {530, 18}};
     for (int i = 0; i < 4; i++) {
         const int V = shape[i][0], H = shape[i][1];
-        check_backward(V, H, DTYPE_F32, 1, false, false);
-        check_backward(V, H, DTYPE_F32, 0.7f, true, true);
-        check_backward(V, H, DTYPE_F32, 1, false, true);
-        check_backward(V, H, DTYPE_F16, 1.3f, true, false);
-        check_backward(V, H, DTYPE_BF16, 1, true, false);
+        check_backward(V, H, DTYPE_F32, 1, false, false, false);
+        check_backward(V, H, DTYPE_F32, 0.7f, true, true, false);
+        check_backward(V, H, DTYPE_F32, 1, false, true, false);
+        check_backward(V, H, DTYPE_F16, 1.3f, true, false, false);
+        check_backward(V, H, DTYPE_BF16, 1, true, false, false);
+        check_backward(V, H, DTYPE_F32, 0.7f, false, false, true);
+        check_backward(V, H, DTYPE_F16, 1, false, false, true);
     }
 }
 
@@ -542,7 +550,7 @@ static void test_logprob_backward_refuses_large_contributions(void **state)
     head.shape.master = head.rows; /* zeros: p is 1 / V */
     head.shape.offset_weight = 2;
     const float x[2 * H] = {1, 1, 1, 0, 1, 1e-6f};
-    struct backward c = {&head,  x, dx, d, NULL, {2, row, target}, 1, &b, 2 + V * H, 100};
+    struct backward c = {&head,  x, dx, d, NULL, {2, row, target}, 1, &b, 2 + V * H, 100, false};
     int64_t *got = ops_same_bits(run_backward, &c, backward_bytes(&c));
     assert_int_equal(got[2 + V * H], 1 + 2 + 1); /* token 0, second input */
     assert_int_equal(got[2 + 9 * H], 0);
