@@ -14,8 +14,7 @@ void banner_print(struct engine *e)
 {
     const struct settings *s = e->settings;
     const int ranks = comm_size(e->comm), nodes = comm_nodes(e->comm);
-    const long long own = e->model.trainable.n, base = e->need.all_weights ? 0 : arch_parameters(&e->folder.arch);
-    const long long all = base + own, trained = e->need.train ? own : 0;
+    const long long all = engine_parameters(e), trained = e->need.train ? e->model.trainable.n : 0;
     log_line("rlhf-hpc %s (%s, compiler %s): %s, %d rank%s x %d thread%s on %d node%s, %s", PACKAGE_VERSION, GIT_REVISION,
              __VERSION__, settings_task_names[s->task], ranks, plural(ranks), e->threads, plural(e->threads), nodes, plural(nodes),
              e->be.ops->describe(&e->be));

@@ -240,6 +240,11 @@ int engine_load(struct engine *e)
     return rc;
 }
 
+int64_t engine_parameters(const struct engine *e)
+{
+    return (e->need.all_weights ? 0 : arch_parameters(&e->folder.arch)) + e->model.trainable.n;
+}
+
 void engine_close(struct engine *e)
 {
     model_free(&e->model);

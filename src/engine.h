@@ -60,4 +60,7 @@ void engine_close(struct engine *e);
 /* Longest sequence the model can hold, and data.max_length where that is shorter. */
 int engine_context(const struct engine *e);
 
+/* All parameters: the model's, and adapters and value head beside them. */
+int64_t engine_parameters(const struct engine *e);
+
 #endif

@@ -54,7 +54,7 @@ static void settings_rows(struct report_table *t, const struct past_run *r)
 static void timing_rows(struct report_table *t, const struct timing_file *f)
 {
     report_table_text(t, "model");
-    report_table_text(t, "%s: %lld parameters, %lld trainable", f->model, (long long)f->parameters, (long long)f->trainable);
+    report_table_text(t, "%s: %lld parameters, %lld of them trainable", f->model, (long long)f->parameters, (long long)f->trainable);
     report_table_text(t, "ranks");
     report_table_text(t, "%d; threads of a rank: %d; nodes: %d", f->ranks, f->threads, f->nodes);
     row(t, "device", f->device);

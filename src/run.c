@@ -202,7 +202,7 @@ int run_report(struct run *r, struct engine *e)
                             .ranks = comm_size(r->comm),
                             .threads = e->threads,
                             .nodes = comm_nodes(r->comm),
-                            .parameters = arch_parameters(&e->folder.arch),
+                            .parameters = engine_parameters(e),
                             .trainable = e->model.trainable.n,
                             .batch_size = s->task == TASK_PRETRAIN ? s->pretrain.batch_size : s->ppo.batch_size};
     collect_times(r, &f);

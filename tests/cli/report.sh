@@ -118,7 +118,7 @@ for step in 1 2 3; do
     equal "report.csv: KL of step $step" "$(cell "$dir/np2/report.csv" $step objective/scores)" \
         "$(sed -n "${step}s/.*\"objective\/scores\": \([^,]*\).*/\1/p" "$dir/np2/metrics.jsonl")"
 done
-for text in 'input/tiny: 924416 parameters' '| objective/kl | 0 |' '## Checkpoints' 'After step 2, 3.' '## Samples of step 3' \
+for text in 'input/tiny: 1055617 parameters, 131201 of them trainable' '| objective/kl | 0 |' '## Checkpoints' 'After step 2, 3.' '## Samples of step 3' \
     '    new|p' '    lines' '    batch_size = 8;'; do
     grep -qF "$text" "$dir/np2/report.md" || fail "report.md lacks '$text'"
 done
