@@ -3,6 +3,7 @@
 # of a run that was left alone.
 #
 #   tests/mpi/killed.sh [STEPS SAVED]    STEPS of the whole run, killed after the checkpoint of step SAVED (default 11, 6)
+#   MODES: numeric modes of none, dequant, llm.int8 (default llm.int8)
 . "${srcdir:-.}/tests/mpi/ppo_runs.sh"
 steps=${1:-11} saved=${2:-6}
 [ -r /proc/$$/task/$$/children ] || { echo "skipped: /proc does not list the children of a process"; exit 77; }
