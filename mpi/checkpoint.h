@@ -14,12 +14,15 @@
 #define RLHF_MPI_CHECKPOINT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct comm;
 struct text;
 
 enum checkpoint_type { CHECKPOINT_BYTES, CHECKPOINT_F32, CHECKPOINT_F64, CHECKPOINT_I64 };
+
+size_t checkpoint_type_bytes(enum checkpoint_type t); /* of one element */
 
 /* One array: the same on every rank, before writing and after reading. */
 struct checkpoint_item {

@@ -24,7 +24,7 @@
 
 enum { VERIFY_BYTES = 1 << 20 };
 
-static size_t type_bytes(enum checkpoint_type t)
+size_t checkpoint_type_bytes(enum checkpoint_type t)
 {
     return t == CHECKPOINT_BYTES ? 1 : t == CHECKPOINT_F32 ? 4 : 8;
 }
@@ -108,9 +108,9 @@ static hid_t open_array(const char *path, hid_t file, const char *name, enum che
     else if (space < 0 || H5Sget_simple_extent_type(space) != H5S_SIMPLE ||
              H5Sget_simple_extent_ndims(space) != 1 ||
              H5Sget_simple_extent_dims(space, &length, NULL) != 1 ||
-             length > (hsize_t)INT64_MAX / type_bytes(type) || plist < 0 ||
+             length > (hsize_t)INT64_MAX / checkpoint_type_bytes(type) || plist < 0 ||
              H5Pget_layout(plist) != H5D_CONTIGUOUS || H5Pget_external_count(plist) != 0 ||
-             H5Dget_storage_size(set) != length * type_bytes(type))
+             H5Dget_storage_size(set) != length * checkpoint_type_bytes(type))
         rc = error_set(ERR_FILE, "%s: %s: is not a plain array of one dimension", path, name);
     *n = (int64_t)length;
     if (own_type >= 0)
@@ -154,7 +154,7 @@ static int64_t share(const struct checkpoint_item *item, int rank, int size, int
 
 static char *element(const struct checkpoint_item *item, int64_t i)
 {
-    return item->data ? (char *)item->data + (size_t)i * type_bytes(item->type) : NULL;
+    return item->data ? (char *)item->data + (size_t)i * checkpoint_type_bytes(item->type) : NULL;
 }
 
 /* Moves elements [first, first + n) of a dataset to or from memory, in pieces of at most piece_bytes. */
@@ -163,11 +163,11 @@ static int move_slab(const char *path, const char *name, hid_t set, enum checkpo
 {
     hid_t access = H5Pcreate(H5P_DATASET_XFER), space = H5Dget_space(set);
     bool good = access >= 0 && space >= 0 && H5Pset_dxpl_mpio(access, H5FD_MPIO_INDEPENDENT) >= 0;
-    int64_t most = (int64_t)(piece_bytes / type_bytes(type));
+    int64_t most = (int64_t)(piece_bytes / checkpoint_type_bytes(type));
     for (int64_t done = 0; good && done < n;) {
         hsize_t start = (hsize_t)(first + done),
                 count = (hsize_t)(n - done < most ? n - done : most);
-        char *p = (char *)data + (size_t)done * type_bytes(type);
+        char *p = (char *)data + (size_t)done * checkpoint_type_bytes(type);
         hid_t memory = H5Screate_simple(1, &count, NULL);
         good = memory >= 0 &&
                H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, NULL, &count, NULL) >= 0 &&
@@ -286,7 +286,7 @@ static int verify_item(const char *path, hid_t file, const struct checkpoint_ite
     hid_t set = open_item(path, file, item);
     if (set < 0)
         return -1;
-    size_t width = type_bytes(item->type);
+    size_t width = checkpoint_type_bytes(item->type);
     int64_t most = (int64_t)(VERIFY_BYTES / width);
     int rc = 0;
     for (int64_t done = 0; done < n && rc == 0; done += most) {
@@ -335,7 +335,7 @@ int state_file_read(struct comm *c, const char *path, const struct checkpoint_it
     for (int i = 0; i < n && rc == 0; i++)
         for (int r = 0; r < (items[i].sliced ? c->size : 1); r++) {
             int64_t count, first = share(&items[i], r, c->size, &count);
-            size_t width = type_bytes(items[i].type);
+            size_t width = checkpoint_type_bytes(items[i].type);
             comm_broadcast(c, element(&items[i], first), (size_t)count * width, r);
         }
     return rc;

@@ -26,7 +26,6 @@ struct bench {
     struct ppo ppo;
     int64_t n_steps;
     double sec[BENCH_STEPS][COLUMNS]; /* of this rank, by step */
-    int64_t tokens[PHASES];           /* of this rank, over all steps */
 };
 
 /* A collective operation of the step, timed alone. */
@@ -87,8 +86,8 @@ static int start(struct bench *b)
     TRY(comm_agree(b->comm, engine_plan(e, &need)));
     log_line("rlhf-hpc %s (%s): bench of ppo, %d rank%s, %s", PACKAGE_VERSION, GIT_REVISION, comm_size(b->comm),
              comm_size(b->comm) == 1 ? "" : "s", e->be.ops->describe(&e->be));
-    log_line("synthetic %s: %lld parameters, %lld trainable; batches of %lld, prompts of up to %lld tokens",
-             b->settings.model.path, (long long)arch_parameters(&e->folder.arch), (long long)e->model.trainable.n,
+    log_line("synthetic %s: %lld parameters, %lld of them trainable; batches of %lld, prompts of up to %lld tokens",
+             b->settings.model.path, (long long)engine_parameters(e), (long long)e->model.trainable.n,
              (long long)b->settings.ppo.batch_size, (long long)b->prompts.longest);
     engine_print_plan(e);
     TRY(engine_load(e));
@@ -113,8 +112,6 @@ static int time_steps(struct bench *b)
             b->sec[step - 1][p] = b->timing.step_sec[p];
         b->sec[step - 1][PHASES] = sec;
     }
-    for (int p = 0; p < PHASES; p++)
-        b->tokens[p] = b->timing.tokens[p];
     return 0;
 }
 
@@ -187,7 +184,7 @@ static json_t *report_phases(struct bench *b)
             column[i] = b->sec[i][c];
         own[c] = median(column, b->n_steps);
         if (c < PHASES)
-            tokens[c] = (double)b->tokens[c] / (double)b->n_steps;
+            tokens[c] = (double)b->timing.tokens[c] / (double)b->n_steps;
     }
     comm_timing_min_mean_max(b->comm, min, mean, max, own, COLUMNS);
     comm_timing_min_mean_max(b->comm, low, share, high, tokens, PHASES);

@@ -23,10 +23,11 @@ void jsonl_open(struct jsonl *j, const char *path, const char *bytes, size_t n);
  * JSONL_DEPTH_MAX. */
 int jsonl_next(struct jsonl *j, json_t **object);
 
-/* Appends the object as one line. flags: of json_dumps. */
+/* Appends the object (borrowed; NULL, or text that is not UTF-8, is a broken invariant) as one line. flags: of json_dumps. */
 void jsonl_add(struct text *out, const json_t *object, size_t flags);
 
-json_t *jsonl_number(double x); /* null where x is not finite: JSON has no such number */
+/* A new reference; null where x is not finite: JSON has no such number. */
+json_t *jsonl_number(double x);
 
 const char *jsonl_kind(const json_t *value); /* "a string", "an array", ..: for messages */
 

@@ -27,10 +27,9 @@ static void add(struct arrays *a, struct checkpoint_item item)
 
 static int64_t arrays_bytes(const struct arrays *a)
 {
-    static const int64_t size[] = {[CHECKPOINT_BYTES] = 1, [CHECKPOINT_F32] = 4, [CHECKPOINT_F64] = 8, [CHECKPOINT_I64] = 8};
     int64_t bytes = 0;
     for (int i = 0; i < a->n_items; i++)
-        bytes += a->item[i].n * size[a->item[i].type];
+        bytes += a->item[i].n * (int64_t)checkpoint_type_bytes(a->item[i].type);
     return bytes;
 }
 

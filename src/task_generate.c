@@ -4,12 +4,12 @@
 #include "engine.h"
 #include "error.h"
 #include "file.h"
+#include "jsonl.h"
 #include "log.h"
 #include "rollout.h"
 #include "run.h"
 #include "task.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,10 +57,7 @@ static int write_completions(struct run *run, const struct sample_list *samples,
         json_t *row = json_pack("{s:s%,s:s%,s:i,s:b}", "prompt", text_string(&s->prompt_text), s->prompt_text.n, "response",
                                 text_string(&s->response_text), s->response_text.n, "n_tokens", s->n_response, "ended",
                                 (int)s->finished);
-        char *line = row ? json_dumps(row, JSON_COMPACT) : NULL;
-        CHECK(line, "a completion is not UTF-8");
-        text_format(&out, "%s\n", line);
-        free(line);
+        jsonl_add(&out, row, JSON_COMPACT);
         json_decref(row);
     }
     if (to_stdout)
