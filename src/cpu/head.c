@@ -133,9 +133,13 @@ void CPU(head_slope_backward)(struct backend *be, float *dx, const float *dlogpr
 {
     (void)be;
     for (int i = 0; i < rows->n; i++) {
+        const v16 d = v16_all(dlogprob[i]);
+        const float *from = slope + (int64_t)i * H;
         float *to = dx + (int64_t)rows->row[i] * H;
-        for (int k = 0; k < H && dlogprob[i] != 0; k++)
-            to[k] = fmaf(dlogprob[i], slope[(int64_t)i * H + k], to[k]);
+        for (int k = 0; k < H && dlogprob[i] != 0; k += LANES) {
+            const int n = H - k < LANES ? H - k : LANES;
+            v16_store_part(to + k, v16_fma(d, v16_load_part(from + k, n), v16_load_part(to + k, n)), n);
+        }
     }
 }
 
