@@ -17,7 +17,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 struct job {
     struct engine engine;
@@ -32,11 +31,7 @@ struct job {
 /* Appends a packed object as one line and drops it. */
 static void add_line(struct text *out, json_t *object)
 {
-    char *line = object ? json_dumps(object, 0) : NULL;
-    CHECK(line, "a result is not UTF-8");
-    text_add_string(out, line);
-    text_add_string(out, "\n");
-    free(line);
+    jsonl_add(out, object, 0);
     json_decref(object);
 }
 
@@ -247,7 +242,7 @@ static int evaluate(struct job *j, const struct options *o)
 int task_evaluate(const struct settings *s, struct comm *comm, const struct options *o)
 {
     struct job j = {0};
-    int rc = run_open(&j.run, s, comm, o->resume);
+    int rc = run_open(&j.run, s, comm, o->resume || o->plan);
     if (!rc)
         rc = engine_open(&j.engine, s, comm);
     if (!rc)

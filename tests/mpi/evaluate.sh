@@ -60,4 +60,9 @@ sed 's/.*"score": \([^,]*\).*/\1/' "$work/responses/evaluate.jsonl" |
             exit !(sum != 0 && total("prompts") == NR && near(total("score"), mean) && near(total("score_std"), std) &&
                    near(total("score_stderr"), std / sqrt(NR)))
         }' || { cat "$work/responses/evaluate.json"; fail "the totals do not follow from the scores"; }
+
+# a plan writes nothing: a folder that holds a run does not stop it
+mkdir "$work/run" && echo '{"step": 1}' >"$work/run/metrics.jsonl"
+evaluate run 1 plain --plan
+[ "$(ls "$work/run")" = metrics.jsonl ] || fail "the plan wrote into the folder"
 exit 0
