@@ -9,14 +9,16 @@
 #include "log.h"
 
 #include <dlfcn.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define DRIVER "libcuda.so.1"
 #define MODULE "rlhf-hpc-cuda.so"
 
-/* In the module's own copy of the error slot nobody would see a message: it writes it here. */
-typedef int module_open(struct backend *be, int threads, char *message, size_t bytes);
+/* Sets be->state. The module's calls of error.h end in this program's, which exports its symbols. */
+typedef int module_open(struct backend *be, const struct backend_choice *choice);
 
 #define ROW(name)                                                                                  \
     {                                                                                              \
@@ -30,8 +32,13 @@ static const struct {
     ROW(describe),
     ROW(close),
     ROW(region_alloc),
+    ROW(host_alloc),
     ROW(memory_free),
+    ROW(overhead_bytes),
+    ROW(device_id),
     ROW(sync),
+    ROW(program_begin),
+    ROW(program_end),
     ROW(workspace_bytes),
     ROW(workspace_set),
     ROW(linear_weight_bytes),
@@ -63,7 +70,6 @@ static const struct {
     ROW(qkv_rope_backward),
     ROW(attn_backward),
     ROW(act_backward),
-    ROW(embed_backward),
     ROW(grads_zero),
     ROW(grads_norm),
     ROW(adamw),
@@ -72,8 +78,10 @@ static const struct {
 
 enum { N_ROWS = sizeof rows / sizeof *rows };
 
-/* A row that the list above lacks would go unchecked: all that follows abi and name is rows. */
-_Static_assert(sizeof(struct backend_ops) == (N_ROWS + 2) * sizeof(void *),
+/* A row that the list above lacks would go unchecked: all that follows the traits is rows, but for five that may be NULL:
+ * embed_backward and the reduce_ rows. */
+_Static_assert(sizeof(struct backend_ops) ==
+                   offsetof(struct backend_ops, describe) + (N_ROWS + 5) * sizeof(void *),
                "the list of rows is not backend.h's");
 
 static int check_table(const struct backend_ops *ops, const char *where)
@@ -96,15 +104,26 @@ static bool has_driver(void)
     return dlopen(DRIVER, RTLD_NOW | RTLD_GLOBAL) != NULL;
 }
 
-/* The module, NULL where there is none; dlerror says why. */
+/* The module beside the program (a build, a bundle), else where the loader looks, else where it was installed. NULL: none;
+ * dlerror says why. */
 static void *find_module(void)
 {
-    return dlopen(MODULE, RTLD_NOW);
+    char path[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - sizeof "/" MODULE);
+    void *module = NULL;
+    if (n > 0) {
+        path[n] = 0;
+        strcpy(strrchr(path, '/') + 1, MODULE);
+        if (access(path, R_OK) == 0)
+            module = dlopen(path, RTLD_NOW);
+    }
+    if (!module)
+        module = dlopen(MODULE, RTLD_NOW);
+    return module || access(PKGLIBDIR "/" MODULE, R_OK) != 0 ? module : dlopen(PKGLIBDIR "/" MODULE, RTLD_NOW);
 }
 
-static int start_module(struct backend *be, void *module, int threads)
+static int start_module(struct backend *be, void *module, const struct backend_choice *choice)
 {
-    char message[256] = "";
     const struct backend_ops *ops = dlsym(module, "backend_module");
     module_open *open = (module_open *)dlsym(module, "backend_module_open");
     if (!ops || !open)
@@ -112,51 +131,49 @@ static int start_module(struct backend *be, void *module, int threads)
                          ops ? "backend_module_open" : "backend_module");
     TRY(check_table(ops, MODULE));
     be->ops = ops;
-    if (open(be, threads, message, sizeof message) != 0)
-        return error_set(ERR_SYSTEM, "%s: %s", MODULE, message);
-    return 0;
+    return open(be, choice);
 }
 
-static int open_cpu(struct backend *be, int threads)
+static int open_cpu(struct backend *be, const struct backend_choice *choice)
 {
-    TRY(cpu_open(be, NULL, threads));
+    TRY(cpu_open(be, NULL, choice->threads));
     return check_table(be->ops, "the CPU backend");
 }
 
-static int open_cuda(struct backend *be, int threads)
+static int open_cuda(struct backend *be, const struct backend_choice *choice)
 {
-    if (!has_driver())
+    if (!choice->plan_only && !has_driver())
         return error_set(ERR_SYSTEM, "run.device = \"cuda\": no NVIDIA driver on this machine (%s)",
                          DRIVER);
     void *module = find_module();
     if (!module)
         return error_set(ERR_SYSTEM, "run.device = \"cuda\": %s", dlerror());
-    return start_module(be, module, threads);
+    return start_module(be, module, choice);
 }
 
 /* A machine with a driver was meant to be used: going without its module is said, a module that is wrong is an error. */
-static int open_auto(struct backend *be, int threads)
+static int open_auto(struct backend *be, const struct backend_choice *choice)
 {
     if (!has_driver())
-        return open_cpu(be, threads);
+        return open_cpu(be, choice);
     void *module = find_module();
     if (module)
-        return start_module(be, module, threads);
+        return start_module(be, module, choice);
     log_warn("this machine has an NVIDIA driver, but %s is not here: running on the CPU (%s)",
              MODULE, dlerror());
-    return open_cpu(be, threads);
+    return open_cpu(be, choice);
 }
 
 static const struct {
     const char *name;
-    int (*open)(struct backend *be, int threads);
+    int (*open)(struct backend *be, const struct backend_choice *choice);
 } devices[] = {{"auto", open_auto}, {"cpu", open_cpu}, {"cuda", open_cuda}};
 
-int backend_open(struct backend *be, const char *device, int threads)
+int backend_open(struct backend *be, const struct backend_choice *choice)
 {
     for (size_t i = 0; i < sizeof devices / sizeof *devices; i++)
-        if (!strcmp(devices[i].name, device))
-            return devices[i].open(be, threads);
+        if (!strcmp(devices[i].name, choice->device))
+            return devices[i].open(be, choice);
     return error_set(ERR_INPUT, "run.device: unknown device \"%s\"; one of auto, cpu, cuda",
-                     device);
+                     choice->device);
 }

@@ -7,7 +7,9 @@
  * own inputs alone. Its bits do not depend on other rows, their number, the slot, the threads or the rank.
  * Forward operations of training, prefill and decode give the same bits for the same token: one product order for all.
  *
- * All pointers are memory of the device (on the CPU: host memory) unless marked host. Activations are float on the CPU.
+ * All pointers are memory of the device (on the CPU: host memory) unless marked host. An activation, and the gradient of
+ * one, is an act_t: float on the CPU, bf16 in CUDA. A backend defines BACKEND_ACT as its own type before it includes this
+ * header; to everyone else they are opaque, of backend_ops.act.
  * Letters: N packed tokens, S sequences, H hidden, I intermediate, V vocabulary, nh, nkv heads, hd head size, r LoRA rank.
  */
 #ifndef RLHF_SRC_BACKEND_H
@@ -20,7 +22,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { BACKEND_ABI = 1, LINEAR_ADAPTERS = 2, GROUP_MAX = 4 };
+#ifndef BACKEND_ACT
+#define BACKEND_ACT void
+#endif
+typedef BACKEND_ACT act_t;
+
+enum { BACKEND_ABI = 2, LINEAR_ADAPTERS = 2, GROUP_MAX = 4, DEVICE_ID_BYTES = 16, REDUCE_ID_BYTES = 128 };
 
 struct text;
 
@@ -132,16 +139,37 @@ struct backend {
     void *state; /* of the implementation */
 };
 
+/* What a backend is opened with. */
+struct backend_choice {
+    const char *device; /* "auto", "cpu", "cuda" */
+    int threads;        /* of the CPU backend */
+    int node_rank;      /* this rank among those of its node: which of the visible devices it takes */
+    bool plan_only;     /* sizes are asked for, nothing else: the device need not be here */
+};
+
 struct backend_ops {
     int abi;
-    const char *name; /* "cpu", "cuda" */
+    enum dtype act;      /* of activations */
+    const char *name;    /* "cpu", "cuda" */
+    int width_multiple;  /* the model's widths (hidden, intermediate, heads, head size) are multiples of it */
+    int decode_multiple; /* a decode batch has a multiple of so many sequences (the rest idle, in slot kv_cache.slots - 1) */
+    int trains_weights;  /* 1: masters, norms and embeddings may be trained; 0: adapters and the scalar head only */
 
     /* --- life --- */
     const char *(*describe)(struct backend *be); /* "CPU, 2 threads, AVX2": borrowed */
     void (*close)(struct backend *be);
     void *(*region_alloc)(struct backend *be, const char *purpose, size_t bytes); /* zeroed; NULL: none left; freed by close */
-    size_t (*memory_free)(struct backend *be);                                    /* bytes a plan may use */
+    void *(*host_alloc)(struct backend *be, const char *purpose, size_t bytes);   /* the same, host memory that copies fast */
+    size_t (*memory_free)(struct backend *be);                                    /* bytes of the device that a plan may use */
+    size_t (*overhead_bytes)(struct backend *be, int ranks); /* estimate of what libraries take beside the plan */
+    /* [DEVICE_ID_BYTES] two ranks with the same one share a device; NULL: sharing is no matter. Borrowed. */
+    const unsigned char *(*device_id)(struct backend *be);
     int (*sync)(struct backend *be);                                              /* 0, or the sticky error */
+    /* A program is a list of operations on the same memory, run many times with other contents. begin returns true: the
+     * caller enqueues the operations, then calls end (a backend may record them on the way); false: the program of this key
+     * was recorded before and is enqueued now. Between begin and end there is no copy, no sync, nothing of load and update. */
+    bool (*program_begin)(struct backend *be, uint64_t key);
+    void (*program_end)(struct backend *be);
     /* Scratch that the operations need for up to max_tokens rows of these widths, with this many threads. */
     size_t (*workspace_bytes)(struct backend *be, int max_tokens, int max_in, int max_out, int max_seq, int head_dim, int vocab);
     void (*workspace_set)(struct backend *be, void *workspace, size_t bytes);
@@ -149,99 +177,107 @@ struct backend_ops {
     /* --- load --- */
     size_t (*linear_weight_bytes)(struct backend *be, const struct linear *l);
     size_t (*lora_packed_bytes)(struct backend *be, const struct linear *l, int r); /* of a_packed plus b_packed */
-    /* Host rows [first, first + n) of W, row-major [n][in] floats; quantises int8 rows by absmax (round half to even)
-     * and rounds to 16 bits as dtype says. */
-    void (*linear_put_rows)(struct backend *be, struct linear *l, const float *rows, int first, int n);
+    /* Host rows [first, first + n) of W, row-major [n][in], float, f16 or bf16; quantises int8 rows by absmax (round half
+     * to even) and rounds to what the layer's dtype is stored as. rows may be reused on return. */
+    void (*linear_put_rows)(struct backend *be, struct linear *l, const void *rows, enum dtype dtype, int first, int n);
     void (*linear_get_rows)(struct backend *be, const struct linear *l, float *rows, int first, int n); /* dequantised */
     void (*linear_refresh)(struct backend *be, struct linear *l); /* repacks master (pretrain) and adapters after an update */
-    void (*copy_in)(struct backend *be, void *device, const void *host, size_t bytes);
+    void (*copy_in)(struct backend *be, void *device, const void *host, size_t bytes); /* host may be reused on return */
     void (*zero)(struct backend *be, void *device, size_t bytes);
     void (*copy_out)(struct backend *be, void *host, const void *device, size_t bytes); /* waits for earlier work */
 
     /* --- forward --- */
-    /* y[n] = row id[n] of the head or embedding l (any floating dtype). */
-    void (*embed)(struct backend *be, float *y, const struct linear *table, const struct batch *b);
+    /* y[n] = row id[n] of the embedding (any floating dtype). */
+    void (*embed)(struct backend *be, act_t *y, const struct linear *table, const struct batch *b);
     /* sum = x + add1 + add2 in this order (each add may be NULL; sum may be x); y1 = norm1(sum), y2 = norm2(sum) (y2, n2 may be NULL).
      * H columns, N rows. */
-    void (*norm_forward)(struct backend *be, float *y1, float *y2, float *sum, const float *x, const float *add1, const float *add2,
+    void (*norm_forward)(struct backend *be, act_t *y1, act_t *y2, act_t *sum, const act_t *x, const act_t *add1, const act_t *add2,
                          const struct norm *n1, const struct norm *n2, int N, int H);
     /* Siblings that share the input x [N][in]: y[i] [N][out_i] = linear i, with bias and the pass's adapter. x is
      * quantised once. A row's product: blocks of 512 inputs in ascending order, each summed in ascending order with fma. */
-    void (*linear_forward)(struct backend *be, float *const *y, struct linear *const *l, int n_linears, const float *x, int N,
+    void (*linear_forward)(struct backend *be, act_t *const *y, struct linear *const *l, int n_linears, const act_t *x, int N,
                            const struct linear_pass *pass);
     /* From the projections to rotated q [N][nh*hd], k [N][nkv*hd], v [N][nkv*hd]. INTERLEAVED: qkv0 is the one
      * projection [N][3*nh*hd], qkv1 and qkv2 NULL; SPLIT: q, k, v projections; outputs may equal inputs then.
      * Writes keys and values at (slot, position) of the cache when cache is not NULL. */
-    void (*qkv_rope)(struct backend *be, float *q, float *k, float *v, const float *qkv0, const float *qkv1, const float *qkv2,
+    void (*qkv_rope)(struct backend *be, act_t *q, act_t *k, act_t *v, const act_t *qkv0, const act_t *qkv1, const act_t *qkv2,
                      const struct attention *a, const struct kv_cache *cache, const struct batch *b);
     /* y = x + add1 + add2 in this order (add2 may be NULL; y may be x). [N][H] */
-    void (*add)(struct backend *be, float *y, const float *x, const float *add1, const float *add2, int N, int H);
+    void (*add)(struct backend *be, act_t *y, const act_t *x, const act_t *add1, const act_t *add2, int N, int H);
     size_t (*cache_bytes)(struct backend *be, const struct attention *a, int slots, int max_tokens);
     /* o [N][nh*hd]; each sequence attends to its own tokens, causally. Scores over keys in float, softmax by the row's
      * maximum, sums in ascending key order. */
-    void (*attn_forward)(struct backend *be, float *o, const float *q, const float *k, const float *v,
+    void (*attn_forward)(struct backend *be, act_t *o, const act_t *q, const act_t *k, const act_t *v,
                          const struct attention *a, const struct batch *b);
     /* One query a sequence against its slot's keys 0 .. position. Same bits as attn_forward. */
-    void (*attn_decode)(struct backend *be, float *o, const float *q, const struct attention *a, const struct kv_cache *cache,
+    void (*attn_decode)(struct backend *be, act_t *o, const act_t *q, const struct attention *a, const struct kv_cache *cache,
                         const struct batch *b);
     /* y = act(up), or act(gate) * up when gate is not NULL. [N][I] */
-    void (*act_forward)(struct backend *be, float *y, const float *up, const float *gate, enum activation act, int N, int I);
+    void (*act_forward)(struct backend *be, act_t *y, const act_t *up, const act_t *gate, enum activation act, int N, int I);
     /* For each row: log p(target), entropy and logsumexp of softmax(logits / temperature). Logits in chunks. With slope
      * [n][H] not NULL: also d log p(target) / dx, for head_slope_backward. */
-    void (*head_logprob)(struct backend *be, float *logprob, float *entropy, float *lse, float *slope, const struct linear *head,
-                         const float *x, int H, const struct head_rows *rows, float temperature);
-    void (*head_logits)(struct backend *be, float *logits, const struct linear *head, const float *x, int H,
+    void (*head_logprob)(struct backend *be, float *logprob, float *entropy, float *lse, act_t *slope, const struct linear *head,
+                         const act_t *x, int H, const struct head_rows *rows, float temperature);
+    void (*head_logits)(struct backend *be, float *logits, const struct linear *head, const act_t *x, int H,
                         const struct head_rows *rows); /* [n][V], for tests and short prompts */
     /* Draws a token per row: temperature, then top-k, then top-p, then the word random[i]; banned[i] (host, may be NULL)
      * excludes the eos tokens listed in eos [n_eos] for that row. logprob is of the unfiltered tempered distribution
      * (of softmax(logits) when greedy), the same bits as head_logprob. */
-    void (*head_sample)(struct backend *be, int32_t *token, float *logprob, const struct linear *head, const float *x, int H,
+    void (*head_sample)(struct backend *be, int32_t *token, float *logprob, const struct linear *head, const act_t *x, int H,
                         const struct head_rows *rows, const struct sampling *how, const uint32_t *random,
                         const uint8_t *banned, const int32_t *eos, int n_eos);
     /* value[i] = w . x[row[i]] + bias[0]. */
-    void (*scalar_head)(struct backend *be, float *value, const float *w, const float *bias, const float *x, int H,
+    void (*scalar_head)(struct backend *be, float *value, const float *w, const float *bias, const act_t *x, int H,
                         const struct head_rows *rows);
 
     /* --- backward: dx is added to unless said otherwise --- */
     /* dx[row] += gradient through the logits of sum(dlogprob * logprob + dentropy * entropy); dentropy may be NULL. Rows
      * whose gradients are zero are skipped. With head->master: dW per sequence into g (sequences of b in order). */
-    void (*head_logprob_backward)(struct backend *be, float *dx, const float *dlogprob, const float *dentropy,
-                                  const float *lse, const float *entropy, const struct linear *head, const float *x, int H,
+    void (*head_logprob_backward)(struct backend *be, act_t *dx, const float *dlogprob, const float *dentropy,
+                                  const float *lse, const float *entropy, const struct linear *head, const act_t *x, int H,
                                   const struct head_rows *rows, float temperature, struct grads *g, const struct batch *b);
     /* The same for a frozen head and without dentropy, from the slopes of head_logprob: dx[row] += dlogprob * slope. */
-    void (*head_slope_backward)(struct backend *be, float *dx, const float *dlogprob, const float *slope, int H,
+    void (*head_slope_backward)(struct backend *be, act_t *dx, const float *dlogprob, const act_t *slope, int H,
                                 const struct head_rows *rows);
     /* dx[row] += dvalue * w; the gradients of w and bias, per sequence in row order, into g at offset, offset + H. */
-    void (*scalar_head_backward)(struct backend *be, float *dx, const float *dvalue, const float *w, const float *x, int H,
+    void (*scalar_head_backward)(struct backend *be, act_t *dx, const float *dvalue, const float *w, const act_t *x, int H,
                                  const struct head_rows *rows, struct grads *g, int64_t offset, const struct batch *b);
     /* dx += norm1'(dy1) + norm2'(dy2) (dy2, n2 may be NULL); x is the norm's input. Trainable norms: per sequence into g. */
-    void (*norm_backward)(struct backend *be, float *dx, const float *dy1, const float *dy2, const float *x,
+    void (*norm_backward)(struct backend *be, act_t *dx, const act_t *dy1, const act_t *dy2, const act_t *x,
                           const struct norm *n1, const struct norm *n2, int H, struct grads *g, const struct batch *b);
     /* dx (written, not added to) = sum over siblings of W^T dy_i plus their adapters' part; dx NULL: not wanted.
      * dA, dB (and dW, dbias with master) contracted per sequence in float, in token order, then added to g. */
-    void (*linear_backward)(struct backend *be, float *dx, struct linear *const *l, const float *const *dy, int n_linears,
-                            const float *x, int N, const struct linear_pass *pass, struct grads *g);
+    void (*linear_backward)(struct backend *be, act_t *dx, struct linear *const *l, const act_t *const *dy, int n_linears,
+                            const act_t *x, int N, const struct linear_pass *pass, struct grads *g);
     /* Inverse rotation; outputs in the projections' layout, written. */
-    void (*qkv_rope_backward)(struct backend *be, float *dqkv0, float *dqkv1, float *dqkv2, const float *dq, const float *dk,
-                              const float *dv, const struct attention *a, const struct batch *b);
-    void (*attn_backward)(struct backend *be, float *dq, float *dk, float *dv, const float *d_o, const float *q, const float *k,
-                          const float *v, const struct attention *a, const struct batch *b); /* dq, dk, dv written */
+    void (*qkv_rope_backward)(struct backend *be, act_t *dqkv0, act_t *dqkv1, act_t *dqkv2, const act_t *dq, const act_t *dk,
+                              const act_t *dv, const struct attention *a, const struct batch *b);
+    void (*attn_backward)(struct backend *be, act_t *dq, act_t *dk, act_t *dv, const act_t *d_o, const act_t *q, const act_t *k,
+                          const act_t *v, const struct attention *a, const struct batch *b); /* dq, dk, dv written */
     /* dup (and dgate) written; may overlap dy. */
-    void (*act_backward)(struct backend *be, float *dup, float *dgate, const float *dy, const float *up, const float *gate,
+    void (*act_backward)(struct backend *be, act_t *dup, act_t *dgate, const act_t *dy, const act_t *up, const act_t *gate,
                          enum activation act, int N, int I);
-    void (*embed_backward)(struct backend *be, const float *dx, int H, int64_t offset, const struct batch *b, struct grads *g);
+    /* NULL without trains_weights. */
+    void (*embed_backward)(struct backend *be, const act_t *dx, int H, int64_t offset, const struct batch *b, struct grads *g);
 
     /* --- update: over the flat vector of n trainables --- */
     void (*grads_zero)(struct backend *be, struct grads *g);
     /* Sum of squares of sum[i] * 2^-48: chunks of 4096 in double, in index order. Host result. */
     double (*grads_norm)(struct backend *be, const struct grads *g);
     void (*adamw)(struct backend *be, float *p, float *m, float *v, const struct grads *g, const struct adamw *how);
-    uint64_t (*hash)(struct backend *be, const void *bytes, size_t n);
+    uint64_t (*hash)(struct backend *be, const void *bytes, size_t n); /* of device memory; the same on every rank of one backend */
+
+    /* --- sums over ranks on the device; all NULL: the caller sums host copies (comm_sum_i64) --- */
+    int (*reduce_id)(struct backend *be, void *id); /* [REDUCE_ID_BYTES] of a new group, made by one of its ranks */
+    /* Joins the group; every rank of it calls this. timeout_sec: a sum that takes longer is an error. Errors: the library's. */
+    int (*reduce_open)(struct backend *be, const void *id, int rank, int size, double timeout_sec);
+    void (*reduce_start)(struct backend *be, struct grads *g); /* g.sum of all ranks, after the operations enqueued so far */
+    int (*reduce_finish)(struct backend *be); /* waits. Errors: another rank left or hangs; the group is closed then */
 };
 
-/* Opens "cpu" or "cuda" with a number of threads. "auto": CUDA where a driver and the module are, else the CPU. Errors:
- * a device that is not there, a module of another ABI, an operation that is missing (by name). */
-int backend_open(struct backend *be, const char *device, int threads);
+/* Opens what is chosen. "auto": CUDA where a driver and the module are, else the CPU. Errors: a device that is not there, a
+ * module of another ABI, an operation that is missing (by name). */
+int backend_open(struct backend *be, const struct backend_choice *choice);
 
 /* The CPU backend by instruction set: "avx512", "avx2", "plain", or NULL for the best this machine has. NULL result: not
  * built or not available here. */

@@ -59,7 +59,7 @@ static void mlp_part(struct model *m, int i, struct activations *s, const struct
     struct linear *group[GROUP_MAX], *down = &l->linear[LIN_MLP_DOWN];
     struct linear_pass lp = linears_pass(m, pass);
     int N = m->batch.b.n_tokens, n = mlp_group(l, group);
-    ops->linear_forward(m->be, (float *[]){s->up, s->gate}, group, n, s->n2, N, &lp);
+    ops->linear_forward(m->be, (act_t *[]){s->up, s->gate}, group, n, s->n2, N, &lp);
     ops->act_forward(m->be, s->act, s->up, s->gate, m->arch->activation, N, m->arch->intermediate);
     ops->linear_forward(m->be, &m->mlp_out, &down, 1, s->act, N, &lp);
 }
@@ -106,10 +106,10 @@ static void mlp_backward(struct model *m, int i, struct activations *s, const st
     struct linear_pass lp = linears_pass(m, pass);
     struct grads *g = &m->trainable.grads;
     int N = m->batch.b.n_tokens, n = mlp_group(l, group);
-    float *dact = m->d_wide[0], *dup = m->d_wide[1], *dgate = n == 2 ? m->d_wide[2] : NULL;
-    ops->linear_backward(m->be, dact, &down, (const float *[]){m->dx}, 1, s->act, N, &lp, g);
+    act_t *dact = m->d_wide[0], *dup = m->d_wide[1], *dgate = n == 2 ? m->d_wide[2] : NULL;
+    ops->linear_backward(m->be, dact, &down, (const act_t *[]){m->dx}, 1, s->act, N, &lp, g);
     ops->act_backward(m->be, dup, dgate, dact, s->up, s->gate, m->arch->activation, N, m->arch->intermediate);
-    ops->linear_backward(m->be, m->dn2, group, (const float *[]){dup, dgate}, n, s->n2, N, &lp, g);
+    ops->linear_backward(m->be, m->dn2, group, (const act_t *[]){dup, dgate}, n, s->n2, N, &lp, g);
 }
 
 static void attention_backward(struct model *m, int i, struct activations *s, const struct model_pass *pass, bool want_dx)
@@ -121,12 +121,12 @@ static void attention_backward(struct model *m, int i, struct activations *s, co
     struct grads *g = &m->trainable.grads;
     const struct batch *b = &m->batch.b;
     int n = qkv_group(l, group);
-    float *d_o = m->d_wide[0], *dq = m->d_wide[1], *dk = m->d_narrow[0], *dv = m->d_narrow[1];
-    float *dp[3] = {m->d_wide[2], m->d_narrow[2], m->d_narrow[3]};
-    ops->linear_backward(m->be, d_o, &out, (const float *[]){m->dx}, 1, s->o, b->n_tokens, &lp, g);
+    act_t *d_o = m->d_wide[0], *dq = m->d_wide[1], *dk = m->d_narrow[0], *dv = m->d_narrow[1];
+    act_t *dp[3] = {m->d_wide[2], m->d_narrow[2], m->d_narrow[3]};
+    ops->linear_backward(m->be, d_o, &out, (const act_t *[]){m->dx}, 1, s->o, b->n_tokens, &lp, g);
     ops->attn_backward(m->be, dq, dk, dv, d_o, s->q, s->k, s->v, &m->attention, b);
     ops->qkv_rope_backward(m->be, dp[0], n == 3 ? dp[1] : NULL, n == 3 ? dp[2] : NULL, dq, dk, dv, &m->attention, b);
-    ops->linear_backward(m->be, want_dx ? m->dn1 : NULL, group, (const float *const *)dp, n, s->n1, b->n_tokens, &lp, g);
+    ops->linear_backward(m->be, want_dx ? m->dn1 : NULL, group, (const act_t *const *)dp, n, s->n1, b->n_tokens, &lp, g);
 }
 
 void block_backward(struct model *m, int i, const struct model_pass *pass)

@@ -43,7 +43,8 @@ static int open_files(struct engine *e)
 static int open_backend(struct engine *e)
 {
     e->threads = placement_threads(e->comm, (int)e->settings->run.threads, NULL);
-    return comm_agree(e->comm, backend_open(&e->be, device_name(e->settings->run.device), e->threads));
+    struct backend_choice choice = {device_name(e->settings->run.device), e->threads, comm_node_rank(e->comm), false};
+    return comm_agree(e->comm, backend_open(&e->be, &choice));
 }
 
 int engine_open(struct engine *e, const struct settings *s, struct comm *comm)

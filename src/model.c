@@ -132,6 +132,12 @@ static void layout_weights(struct model *m, struct arena *a)
     m->attention.rope_sin = m->rope_sin;
 }
 
+/* n activations in the backend's type */
+static act_t *activations(struct model *m, struct arena *a, size_t n)
+{
+    return arena_take(a, MEM_ACTIVATIONS, n * dtype_bytes(m->be->ops->act));
+}
+
 static void layout_activations(struct model *m, struct arena *a)
 {
     const struct arch *arch = m->arch;
@@ -140,35 +146,35 @@ static void layout_activations(struct model *m, struct arena *a)
     size_t widest = Q + 2 * K > I ? Q + 2 * K : I;
     int kept = m->shape.kept_layers;
     for (int i = 0; i <= arch->layers; i++)
-        m->x[i] = i == 0 || kept ? floats(a, MEM_ACTIVATIONS, N * H) : m->x[0];
+        m->x[i] = i == 0 || kept ? activations(m, a, N * H) : m->x[0];
     for (int i = 0; i < (kept ? kept : 1); i++) {
         struct activations *s = &m->kept[i];
-        s->middle = arch->parallel_residual ? NULL : floats(a, MEM_ACTIVATIONS, N * H);
-        s->n1 = floats(a, MEM_ACTIVATIONS, N * H);
-        s->n2 = floats(a, MEM_ACTIVATIONS, N * H);
-        s->q = floats(a, MEM_ACTIVATIONS, N * Q);
-        s->k = floats(a, MEM_ACTIVATIONS, N * K);
-        s->v = floats(a, MEM_ACTIVATIONS, N * K);
-        s->o = floats(a, MEM_ACTIVATIONS, N * Q);
-        s->up = floats(a, MEM_ACTIVATIONS, N * I);
-        s->gate = arch->gated_mlp ? floats(a, MEM_ACTIVATIONS, N * I) : NULL;
-        s->act = floats(a, MEM_ACTIVATIONS, N * I);
+        s->middle = arch->parallel_residual ? NULL : activations(m, a, N * H);
+        s->n1 = activations(m, a, N * H);
+        s->n2 = activations(m, a, N * H);
+        s->q = activations(m, a, N * Q);
+        s->k = activations(m, a, N * K);
+        s->v = activations(m, a, N * K);
+        s->o = activations(m, a, N * Q);
+        s->up = activations(m, a, N * I);
+        s->gate = arch->gated_mlp ? activations(m, a, N * I) : NULL;
+        s->act = activations(m, a, N * I);
     }
-    m->hidden = floats(a, MEM_ACTIVATIONS, N * H);
-    m->attn_out = floats(a, MEM_ACTIVATIONS, N * H);
-    m->mlp_out = floats(a, MEM_ACTIVATIONS, N * H);
-    m->projection[0] = floats(a, MEM_ACTIVATIONS, N * widest);
-    m->projection[1] = floats(a, MEM_ACTIVATIONS, N * K);
-    m->projection[2] = floats(a, MEM_ACTIVATIONS, N * K);
+    m->hidden = activations(m, a, N * H);
+    m->attn_out = activations(m, a, N * H);
+    m->mlp_out = activations(m, a, N * H);
+    m->projection[0] = activations(m, a, N * widest);
+    m->projection[1] = activations(m, a, N * K);
+    m->projection[2] = activations(m, a, N * K);
     if (!kept)
         return;
-    m->dx = floats(a, MEM_ACTIVATIONS, N * H);
-    m->dn1 = floats(a, MEM_ACTIVATIONS, N * H);
-    m->dn2 = floats(a, MEM_ACTIVATIONS, N * H);
-    m->slope = m->train_all ? NULL : floats(a, MEM_ACTIVATIONS, (size_t)m->shape.head_rows * H);
+    m->dx = activations(m, a, N * H);
+    m->dn1 = activations(m, a, N * H);
+    m->dn2 = activations(m, a, N * H);
+    m->slope = m->train_all ? NULL : activations(m, a, (size_t)m->shape.head_rows * H);
     for (int i = 0; i < 4; i++) {
-        m->d_wide[i] = floats(a, MEM_ACTIVATIONS, N * widest);
-        m->d_narrow[i] = floats(a, MEM_ACTIVATIONS, N * K);
+        m->d_wide[i] = activations(m, a, N * widest);
+        m->d_narrow[i] = activations(m, a, N * K);
     }
 }
 
@@ -286,10 +292,10 @@ void model_backward(struct model *m, const struct model_pass *pass)
     struct grads *g = &m->trainable.grads;
     /* dx holds the gradient of hidden; the norm's backward adds, so it goes through dn1 */
     size_t n = (size_t)m->batch.b.n_tokens * (size_t)m->arch->hidden;
-    float *dhidden = m->dx;
+    act_t *dhidden = m->dx;
     m->dx = m->dn1;
     m->dn1 = dhidden;
-    ops->zero(m->be, m->dx, n * sizeof(float));
+    ops->zero(m->be, m->dx, n * dtype_bytes(ops->act));
     ops->norm_backward(m->be, m->dx, dhidden, NULL, m->x[m->arch->layers], &m->final, NULL, m->arch->hidden, g, &m->batch.b);
     for (int i = m->arch->layers - 1; i >= 0; i--) {
         if (m->shape.kept_layers < m->arch->layers)
@@ -311,7 +317,7 @@ struct head_rows model_rows(struct model *m, int n, const int32_t *row, const in
 }
 
 /* Where the pass keeps the slopes of its log-probs; NULL where it does not. */
-static float *slopes(const struct model *m, const struct model_pass *pass)
+static act_t *slopes(const struct model *m, const struct model_pass *pass)
 {
     return pass->keep && !pass->entropy_gradient ? m->slope : NULL;
 }
@@ -341,7 +347,7 @@ int model_backward_rows(struct model *m, const struct head_rows *rows, float tem
     struct grads *g = &m->trainable.grads;
     size_t bytes = (size_t)rows->n * sizeof(float);
     int H = m->arch->hidden;
-    ops->zero(m->be, m->dx, (size_t)m->batch.b.n_tokens * (size_t)H * sizeof(float));
+    ops->zero(m->be, m->dx, (size_t)m->batch.b.n_tokens * (size_t)H * dtype_bytes(ops->act));
     ops->copy_in(m->be, m->d_logprob, dlogprob, bytes);
     if (dentropy)
         ops->copy_in(m->be, m->d_entropy, dentropy, bytes);

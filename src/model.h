@@ -31,10 +31,10 @@ struct layer {
 
 /* What backward needs of one layer, and what forward writes. N = shape.batch_tokens rows each. */
 struct activations {
-    float *middle;        /* [N][H] sequential residual: input of norm2 */
-    float *n1, *n2;       /* [N][H] outputs of the norms */
-    float *q, *k, *v, *o; /* [N][nh hd], [N][nkv hd] twice, [N][nh hd] */
-    float *up, *gate, *act; /* [N][I]; gate NULL without a gated MLP */
+    act_t *middle;        /* [N][H] sequential residual: input of norm2 */
+    act_t *n1, *n2;       /* [N][H] outputs of the norms */
+    act_t *q, *k, *v, *o; /* [N][nh hd], [N][nkv hd] twice, [N][nh hd] */
+    act_t *up, *gate, *act; /* [N][I]; gate NULL without a gated MLP */
 };
 
 /* A batch in the device's memory, and rows of it for the head. */
@@ -58,16 +58,16 @@ struct model {
     struct trainable trainable;
     int64_t value_offset; /* of the value head's w [H] and bias [1] in the trainable vector; -1: none */
 
-    float **x;              /* [layers + 1] residual stream: inputs of the layers, [N][H]; one buffer when nothing is kept */
-    float *hidden;          /* [N][H] output of the final norm */
+    act_t **x;              /* [layers + 1] residual stream: inputs of the layers, [N][H]; one buffer when nothing is kept */
+    act_t *hidden;          /* [N][H] output of the final norm */
     struct activations *kept; /* [max(kept_layers, 1)] */
-    float *attn_out, *mlp_out; /* [N][H] */
-    float *projection[3];   /* [N][out] query, key, value projections before rotation */
-    float *dx, *dn1, *dn2, *d_wide[4], *d_narrow[4]; /* gradients of one layer */
+    act_t *attn_out, *mlp_out; /* [N][H] */
+    act_t *projection[3];   /* [N][out] query, key, value projections before rotation */
+    act_t *dx, *dn1, *dn2, *d_wide[4], *d_narrow[4]; /* gradients of one layer */
     struct device_batch batch;
     float *logprob, *entropy, *lse, *value, *d_logprob, *d_entropy, *d_value; /* [head_rows] */
-    float *slope; /* [head_rows][H] of log-probs, where backward needs nothing else from the head; else NULL */
-    float *workspace;
+    act_t *slope; /* [head_rows][H] of log-probs, where backward needs nothing else from the head; else NULL */
+    void *workspace;
     float *rope_cos, *rope_sin;
     struct progress *progress; /* ticks at each layer of a pass; NULL after model_init */
 };

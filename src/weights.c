@@ -63,7 +63,7 @@ static int put_matrix(struct model *m, const struct source *s, const struct arch
         if (!rc && l->master)
             m->be->ops->copy_in(m->be, l->master + (int64_t)first * l->in, rows, (size_t)n * (size_t)l->in * sizeof *rows);
         else if (!rc)
-            m->be->ops->linear_put_rows(m->be, l, rows, first, n);
+            m->be->ops->linear_put_rows(m->be, l, rows, DTYPE_F32, first, n);
     }
     free(rows);
     return rc;

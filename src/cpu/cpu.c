@@ -43,6 +43,31 @@ static void *region_alloc(struct backend *be, const char *purpose, size_t bytes)
     return r->p;
 }
 
+static size_t overhead_bytes(struct backend *be, int ranks)
+{
+    (void)be;
+    (void)ranks;
+    return 0;
+}
+
+static const unsigned char *device_id(struct backend *be)
+{
+    (void)be;
+    return NULL;
+}
+
+static bool program_begin(struct backend *be, uint64_t key)
+{
+    (void)be;
+    (void)key;
+    return true;
+}
+
+static void program_end(struct backend *be)
+{
+    (void)be;
+}
+
 static size_t memory_free(struct backend *be)
 {
     (void)be;
@@ -106,12 +131,21 @@ int CPU(cpu_start)(struct backend *be, int threads)
 
 const struct backend_ops CPU(cpu_table) = {
     .abi = BACKEND_ABI,
+    .act = DTYPE_F32,
     .name = "cpu",
+    .width_multiple = 1,
+    .decode_multiple = 1,
+    .trains_weights = 1,
     .describe = describe,
     .close = close_backend,
     .region_alloc = region_alloc,
+    .host_alloc = region_alloc,
     .memory_free = memory_free,
+    .overhead_bytes = overhead_bytes,
+    .device_id = device_id,
     .sync = sync_backend,
+    .program_begin = program_begin,
+    .program_end = program_end,
     .workspace_bytes = workspace_bytes,
     .workspace_set = workspace_set,
     .linear_weight_bytes = CPU(linear_weight_bytes),

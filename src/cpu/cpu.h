@@ -5,6 +5,7 @@
 #ifndef RLHF_SRC_CPU_CPU_H
 #define RLHF_SRC_CPU_CPU_H
 
+#define BACKEND_ACT float
 #include "backend.h"
 #include "error.h"
 

@@ -8,7 +8,7 @@
 #ifndef RLHF_SRC_CPU_FIXED_H
 #define RLHF_SRC_CPU_FIXED_H
 
-#include "backend.h"
+#include "cpu/cpu.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,6 +1,8 @@
 /* Linear layers forward: base product by format, adapters, bias; packing. product.h has the order of sums. */
 #include "cpu/linear.h"
 
+#include <stdlib.h>
+
 size_t CPU(panel_bytes)(enum dtype t, int in)
 {
     return t == DTYPE_I8 ? (size_t)padded4(in) * LANES : (size_t)in * LANES * dtype_bytes(t);
@@ -151,7 +153,7 @@ static void put_floats(struct linear *l, const float *rows, int o, int n)
 }
 
 /* A thread takes whole panels: rows of one lie in the same cache lines. */
-void CPU(linear_put_rows)(struct backend *be, struct linear *l, const float *rows, int first, int n)
+static void put_rows(struct backend *be, struct linear *l, const float *rows, int first, int n)
 {
     const int end = first + n;
 #pragma omp parallel for schedule(static) num_threads(cpu_state(be)->threads) if ((int64_t)n * l->in >= PARALLEL_MIN)
@@ -163,6 +165,20 @@ void CPU(linear_put_rows)(struct backend *be, struct linear *l, const float *row
         else
             put_floats(l, from, low, high - low);
     }
+}
+
+void CPU(linear_put_rows)(struct backend *be, struct linear *l, const void *rows, enum dtype dtype, int first, int n)
+{
+    const int64_t all = (int64_t)n * l->in;
+    if (dtype == DTYPE_F32) {
+        put_rows(be, l, rows, first, n);
+        return;
+    }
+    float *floats = malloc((size_t)all * sizeof *floats + 1);
+    CHECK(floats, "out of memory");
+    floats_from(floats, rows, dtype, all);
+    put_rows(be, l, floats, first, n);
+    free(floats);
 }
 
 void CPU(weight_row)(float *y, const struct linear *l, int o)
@@ -199,13 +215,13 @@ void CPU(linear_get_rows)(struct backend *be, const struct linear *l, float *row
 static void pack_floats(struct backend *be, void *panels, const float *w, int out, int in)
 {
     struct linear l = {.out = out, .in = in, .dtype = DTYPE_F32, .weight = panels};
-    CPU(linear_put_rows)(be, &l, w, 0, out);
+    put_rows(be, &l, w, 0, out);
 }
 
 void CPU(linear_refresh)(struct backend *be, struct linear *l)
 {
     if (l->master)
-        CPU(linear_put_rows)(be, l, l->master, 0, l->out);
+        put_rows(be, l, l->master, 0, l->out);
     for (int i = 0; i < LINEAR_ADAPTERS; i++) {
         struct lora *a = l->adapter[i];
         if (!a)

@@ -38,7 +38,7 @@ void CPU(adamw)(struct backend *be, float *p, float *m, float *v, const struct g
 void CPU(add)(struct backend *be, float *y, const float *x, const float *add1, const float *add2, int N, int H);
 size_t CPU(linear_weight_bytes)(struct backend *be, const struct linear *l);
 size_t CPU(lora_packed_bytes)(struct backend *be, const struct linear *l, int r);
-void CPU(linear_put_rows)(struct backend *be, struct linear *l, const float *rows, int first, int n);
+void CPU(linear_put_rows)(struct backend *be, struct linear *l, const void *rows, enum dtype dtype, int first, int n);
 void CPU(linear_get_rows)(struct backend *be, const struct linear *l, float *rows, int first, int n);
 void CPU(linear_refresh)(struct backend *be, struct linear *l);
 size_t CPU(linear_workspace)(int max_tokens, int max_in, int max_out); /* bytes, once */

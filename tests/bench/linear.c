@@ -59,7 +59,7 @@ static int bench_format(struct backend *be, const char *name, enum dtype t, enum
         be->ops->workspace_set(be, workspace, scratch);
         fill(w, (int64_t)in * out, 1);
         fill(x, 256 * (int64_t)in, 2);
-        be->ops->linear_put_rows(be, &l, w, 0, out);
+        be->ops->linear_put_rows(be, &l, w, DTYPE_F32, 0, out);
         printf("%-16s %4d -> %4d ", name, in, out);
         for (int n = 0; n < 3; n++)
             printf("  N=%-3d %6.1f", rows[n], best_gflops(be, &l, x, y, rows[n]));

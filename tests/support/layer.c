@@ -55,8 +55,9 @@ void layer_put(struct backend *be, struct linear *l, struct lora *adapter, const
     }
     if (!l->master) { /* in two parts, the later rows first */
         const int half = l->out / 2;
-        be->ops->linear_put_rows(be, l, from->rows + (int64_t)half * l->in, half, l->out - half);
-        be->ops->linear_put_rows(be, l, from->rows, 0, half);
+        be->ops->linear_put_rows(be, l, from->rows + (int64_t)half * l->in, DTYPE_F32, half,
+                                 l->out - half);
+        be->ops->linear_put_rows(be, l, from->rows, DTYPE_F32, 0, half);
     }
     be->ops->linear_refresh(be, l);
 }

@@ -16,7 +16,7 @@ static void test_open_cpu(void **state)
 {
     (void)state;
     struct backend be = {0};
-    assert_int_equal(backend_open(&be, "cpu", 2), 0);
+    assert_int_equal(backend_open(&be, &(struct backend_choice){.device = "cpu", .threads = 2}), 0);
     assert_string_equal(be.ops->name, "cpu");
     assert_non_null(strstr(be.ops->describe(&be), "2 threads"));
     unsigned char *region = be.ops->region_alloc(&be, "test", 1000);
@@ -50,13 +50,13 @@ static void test_open_refuses_what_is_not_there(void **state)
 {
     (void)state;
     struct backend be = {0};
-    assert_int_equal(backend_open(&be, "tpu", 1), -1);
+    assert_int_equal(backend_open(&be, &(struct backend_choice){.device = "tpu", .threads = 1}), -1);
     assert_non_null(strstr(error_message(), "tpu"));
     if (dlopen("libcuda.so.1", RTLD_NOW))
         skip(); /* this machine may have the module, too */
-    assert_int_equal(backend_open(&be, "cuda", 1), -1);
+    assert_int_equal(backend_open(&be, &(struct backend_choice){.device = "cuda", .threads = 1}), -1);
     assert_non_null(strstr(error_message(), "driver"));
-    assert_int_equal(backend_open(&be, "auto", 1), 0);
+    assert_int_equal(backend_open(&be, &(struct backend_choice){.device = "auto", .threads = 1}), 0);
     assert_string_equal(be.ops->name, "cpu");
     be.ops->close(&be);
 }
