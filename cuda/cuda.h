@@ -13,7 +13,7 @@ extern "C" {
 }
 
 struct cuda_memory; /* device.cu: what was allocated */
-struct cuda_program; /* program.cu: recorded graphs */
+struct cuda_programs; /* program.cu: recorded graphs */
 struct cuda_staging; /* device.cu: page-locked buffers that copies go through */
 struct cuda_reduce;  /* mpi/nccl.cu: the group that sums */
 
@@ -24,10 +24,10 @@ struct cuda_state {
     size_t workspace_bytes;
     bool plan_only;
     char error[256]; /* the first error, with the operation's name; empty: none */
-    char description[192];
+    char description[320];
     unsigned char id[DEVICE_ID_BYTES];
     struct cuda_memory *memory;
-    struct cuda_program *programs;
+    struct cuda_programs *programs;
     struct cuda_staging *staging;
     struct cuda_reduce *reduce;
 };
@@ -52,6 +52,9 @@ static inline void cuda_check(struct backend *be, const char *operation)
 {
     cuda_check_status(be, operation, cudaGetLastError());
 }
+
+/* Device memory from host memory through page-locked buffers, in the stream's order; host may be reused on return. */
+void cuda_upload(struct backend *be, void *device, const void *host, size_t bytes);
 
 /* bytes of the workspace; CHECKs that the plan's room suffices. */
 void *cuda_scratch(struct backend *be, size_t bytes);

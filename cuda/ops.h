@@ -4,6 +4,10 @@
 
 #include "cuda/cuda.h"
 
+/* Starts the backend on the device of choice->node_rank; plan_only: no device is touched. Errors: no device. */
+int cuda_open(struct backend *be, const struct backend_choice *choice);
+void cuda_programs_close(struct backend *be);
+void cuda_reduce_close(struct backend *be); /* nothing where none was opened */
 const char *cuda_describe(struct backend *be);
 void cuda_close(struct backend *be);
 void *cuda_region_alloc(struct backend *be, const char *purpose, size_t bytes);

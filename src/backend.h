@@ -154,6 +154,7 @@ struct backend_ops {
     int width_multiple;  /* the model's widths (hidden, intermediate, heads, head size) are multiples of it */
     int decode_multiple; /* a decode batch has a multiple of so many sequences (the rest idle, in slot kv_cache.slots - 1) */
     int trains_weights;  /* 1: masters, norms and embeddings may be trained; 0: adapters and the scalar head only */
+    int host_memory;     /* 1: memory of the device is the host's */
 
     /* --- life --- */
     const char *(*describe)(struct backend *be); /* "CPU, 2 threads, AVX2": borrowed */

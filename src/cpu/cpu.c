@@ -136,6 +136,7 @@ const struct backend_ops CPU(cpu_table) = {
     .width_multiple = 1,
     .decode_multiple = 1,
     .trains_weights = 1,
+    .host_memory = 1,
     .describe = describe,
     .close = close_backend,
     .region_alloc = region_alloc,
