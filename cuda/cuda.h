@@ -22,7 +22,7 @@ struct cuda_state {
     cublasLtHandle_t blas;
     void *workspace; /* scratch of the operation that is being enqueued; the next one uses it again */
     size_t workspace_bytes;
-    bool plan_only;
+    bool plan_only; /* no device is here: sizes are all there is */
     char error[256]; /* the first error, with the operation's name; empty: none */
     char description[320];
     unsigned char id[DEVICE_ID_BYTES];

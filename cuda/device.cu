@@ -106,8 +106,10 @@ int cuda_open(struct backend *be, const struct backend_choice *choice)
     struct cuda_state *s = (struct cuda_state *)calloc(1, sizeof *s);
     CHECK(s, "out of memory");
     be->state = s;
-    s->plan_only = choice->plan_only;
+    int count = 0;
+    s->plan_only = choice->plan_only && (cudaGetDeviceCount(&count) != cudaSuccess || count == 0);
     if (s->plan_only) {
+        cudaGetLastError();
         snprintf(s->description, sizeof s->description, "CUDA, planned without a device");
         return 0;
     }
@@ -196,7 +198,7 @@ size_t cuda_memory_free(struct backend *be)
 {
     size_t free_bytes = 0, total = 0;
     if (cuda_state(be)->plan_only)
-        return SIZE_MAX; /* no device to ask: run.memory_limit says */
+        return SIZE_MAX; /* no device to ask */
     cuda_check_status(be, "memory_free", cudaMemGetInfo(&free_bytes, &total));
     return free_bytes + context_bytes; /* the context is there already, and overhead_bytes counts it */
 }

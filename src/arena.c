@@ -6,7 +6,7 @@
 
 static const char *const names[MEM_PURPOSES] = {
     "base weights", "scales, norms",   "embedding, head", "adapters, value head", "gradient accumulators", "optimizer",
-    "KV cache",     "activations",     "workspace",       "logits chunk",         "host staging"};
+    "KV cache",     "activations",     "workspace",       "batch, head rows",     "host staging"};
 
 static bool is_shared(int purpose)
 {
@@ -50,7 +50,8 @@ int arena_place(struct arena *a, struct backend *be, void *shared)
             next += a->size[p];
             continue;
         }
-        a->base[p] = be->ops->region_alloc(be, names[p], a->size[p]);
+        a->base[p] = p == MEM_HOST ? be->ops->host_alloc(be, names[p], a->size[p])
+                                   : be->ops->region_alloc(be, names[p], a->size[p]);
         if (!a->base[p] && a->size[p])
             return error_set(ERR_SYSTEM, "no memory for %s: %zu bytes", names[p], a->size[p]);
     }
@@ -70,4 +71,9 @@ size_t arena_total(const struct arena *a)
     for (int p = 0; p < MEM_PURPOSES; p++)
         total += a->used[p];
     return total;
+}
+
+size_t arena_device_bytes(const struct arena *a, const struct backend *be)
+{
+    return arena_total(a) - (be->ops->host_memory ? 0 : a->used[MEM_HOST]);
 }

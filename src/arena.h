@@ -2,7 +2,7 @@
  *
  *   struct arena a = {0};                    counting: arena_take returns NULL and adds up
  *   model_layout(&m, &a); ...                --plan prints a.used
- *   arena_place(&a, be);                     one region_alloc a purpose, exactly the counted bytes
+ *   arena_place(&a, be);                     one allocation a purpose, exactly the counted bytes
  *   model_layout(&m, &a); ...                the same calls now return memory
  *   arena_freeze(&a);                        a later take is a broken invariant; used == size to the byte
  */
@@ -23,8 +23,8 @@ enum memory {
     MEM_KV_CACHE,
     MEM_ACTIVATIONS, /* stored by forward for backward */
     MEM_WORKSPACE,   /* scratch of the operations */
-    MEM_LOGITS,      /* one chunk of logits, sampling rows */
-    MEM_HOST,        /* batches, rollout staging */
+    MEM_BATCH,       /* the batch of a pass, and rows of the head */
+    MEM_HOST,        /* host memory: what batches are packed in, rollouts, staging */
     MEM_PURPOSES
 };
 
@@ -46,6 +46,7 @@ size_t arena_shared_bytes(const struct arena *a);
 
 void arena_freeze(struct arena *a);
 size_t arena_total(const struct arena *a);
+size_t arena_device_bytes(const struct arena *a, const struct backend *be); /* of the device: less MEM_HOST where that is apart */
 const char *memory_name(enum memory purpose);
 
 #endif

@@ -161,7 +161,7 @@ struct backend_ops {
     void (*close)(struct backend *be);
     void *(*region_alloc)(struct backend *be, const char *purpose, size_t bytes); /* zeroed; NULL: none left; freed by close */
     void *(*host_alloc)(struct backend *be, const char *purpose, size_t bytes);   /* the same, host memory that copies fast */
-    size_t (*memory_free)(struct backend *be);                                    /* bytes of the device that a plan may use */
+    size_t (*memory_free)(struct backend *be);                                    /* bytes of the device that a plan may use; SIZE_MAX: none here */
     size_t (*overhead_bytes)(struct backend *be, int ranks); /* estimate of what libraries take beside the plan */
     /* [DEVICE_ID_BYTES] two ranks with the same one share a device; NULL: sharing is no matter. Borrowed. */
     const unsigned char *(*device_id)(struct backend *be);

@@ -40,18 +40,35 @@ static int open_files(struct engine *e)
     return 0;
 }
 
-static int open_backend(struct engine *e)
+/* What the model asks for and the backend lacks. */
+static int check_widths(const struct engine *e)
 {
-    e->threads = placement_threads(e->comm, (int)e->settings->run.threads, NULL);
-    struct backend_choice choice = {device_name(e->settings->run.device), e->threads, comm_node_rank(e->comm), false};
-    return comm_agree(e->comm, backend_open(&e->be, &choice));
+    const struct arch *a = &e->folder.arch;
+    const struct {
+        const char *name;
+        int width;
+    } widths[] = {{"hidden_size", a->hidden}, {"intermediate_size", a->intermediate}, {"the head size", a->head_dim}};
+    const int multiple = e->be.ops->width_multiple;
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
+        if (widths[i].width % multiple != 0)
+            return error_set(ERR_FILE, "%s: %s is %d: the %s backend needs a multiple of %d; set run.device = \"cpu\"",
+                             e->settings->model.path, widths[i].name, widths[i].width, e->be.ops->name, multiple);
+    return 0;
 }
 
-int engine_open(struct engine *e, const struct settings *s, struct comm *comm)
+static int open_backend(struct engine *e, bool plan_only)
+{
+    e->threads = placement_threads(e->comm, (int)e->settings->run.threads, NULL);
+    struct backend_choice choice = {device_name(e->settings->run.device), e->threads, comm_node_rank(e->comm), plan_only};
+    TRY(comm_agree(e->comm, backend_open(&e->be, &choice)));
+    return comm_agree(e->comm, check_widths(e));
+}
+
+int engine_open(struct engine *e, const struct settings *s, struct comm *comm, bool plan_only)
 {
     *e = (struct engine){.settings = s, .comm = comm};
     TRY(comm_agree(comm, open_files(e)));
-    return open_backend(e);
+    return open_backend(e, plan_only);
 }
 
 int engine_open_synthetic(struct engine *e, const struct settings *s, struct comm *comm)
@@ -59,7 +76,7 @@ int engine_open_synthetic(struct engine *e, const struct settings *s, struct com
     CHECK(s->model.init == MODEL_INIT_RANDOM && !s->model.adapter[0], "a synthetic model with files");
     *e = (struct engine){.settings = s, .comm = comm};
     TRY(comm_agree(comm, arch_read(&e->folder.arch, s->model.path)));
-    return open_backend(e);
+    return open_backend(e, false);
 }
 
 int engine_context(const struct engine *e)
@@ -142,37 +159,51 @@ static void layout(struct engine *e, struct arena *a)
         e->need.layout(e->need.context, a);
 }
 
+/* Bytes of the device, with what libraries take. */
 static size_t counted(struct engine *e)
 {
     e->arena = (struct arena){0};
     layout(e, &e->arena);
-    return arena_total(&e->arena);
+    return arena_device_bytes(&e->arena, &e->be) + e->be.ops->overhead_bytes(&e->be, comm_size(e->comm));
 }
 
 static void set_shape(struct engine *e, int micro_batch, int slots, int kept_layers)
 {
     const struct engine_need *n = &e->need;
-    int seqs = micro_batch > slots ? micro_batch : slots;
-    int rows = micro_batch * n->longest_targets;
-    e->shape = (struct model_shape){.batch_tokens = micro_batch * n->longest > slots ? micro_batch * n->longest : slots,
-                                    .batch_seqs = seqs,
-                                    .head_rows = rows > slots ? rows : slots,
+    int decoded = decode_rows(&e->be, slots), rows = micro_batch * n->longest_targets;
+    e->shape = (struct model_shape){.batch_tokens = micro_batch * n->longest > decoded ? micro_batch * n->longest : decoded,
+                                    .batch_seqs = micro_batch > decoded ? micro_batch : decoded,
+                                    .head_rows = rows > decoded ? rows : decoded,
                                     .slots = slots,
                                     .cache_tokens = slots ? n->longest : 0,
                                     .kept_layers = kept_layers};
 }
 
-int engine_plan(struct engine *e, const struct engine_need *need)
+/* Bytes that the plan may have. The ranks of a node share its memory, not the memory of devices apart. */
+static int memory_limit(struct engine *e, double *bytes)
 {
     const struct settings_run *run = &e->settings->run;
+    const size_t available = e->be.ops->memory_free(&e->be);
+    if (!run->memory_limit.set && available == SIZE_MAX)
+        return error_set(ERR_INPUT, "run.memory_limit: no %s device is here to ask; give its memory in GiB", e->be.ops->name);
+    *bytes = run->memory_limit.set ? run->memory_limit.value * 1073741824.0
+                                   : 0.97 * (double)available / (e->be.ops->host_memory ? comm_node_size(e->comm) : 1);
+    return 0;
+}
+
+int engine_plan(struct engine *e, const struct engine_need *need)
+{
+    if (need->all_weights && !e->be.ops->trains_weights)
+        return error_set(ERR_INPUT, "run.device: the %s backend trains adapters only; this task trains all weights: set it to \"cpu\"",
+                         e->be.ops->name);
     int layers = e->folder.arch.layers;
     e->need = *need;
     e->need.adapters |= e->settings->model.adapter[0] != 0;
     if (e->need.adapters)
         describe_adapters(e);
     TRY(build_model(e));
-    double limit = run->memory_limit.set ? run->memory_limit.value * 1073741824.0
-                                         : 0.97 * (double)e->be.ops->memory_free(&e->be) / comm_node_size(e->comm);
+    double limit = 0;
+    TRY(memory_limit(e, &limit));
     int micro = need->micro_batch, slots = need->slots, kept = need->train ? layers : 0;
     for (;;) {
         double total = INFINITY; /* a pass of more tokens than an int can count */
@@ -196,15 +227,25 @@ int engine_plan(struct engine *e, const struct engine_need *need)
     }
 }
 
+static void print_bytes(const char *what, size_t bytes)
+{
+    log_line("  %-24s %14zu bytes  %8.3f GiB", what, bytes, (double)bytes / 1073741824.0);
+}
+
 void engine_print_plan(const struct engine *e)
 {
     const struct model_shape *s = &e->shape;
+    const struct backend_ops *ops = e->be.ops;
+    const size_t overhead = ops->overhead_bytes((struct backend *)&e->be, comm_size(e->comm));
     log_line("memory plan (a rank)");
     for (int p = 0; p < MEM_PURPOSES; p++)
-        if (e->arena.used[p])
-            log_line("  %-24s %14zu bytes  %8.3f GiB", memory_name((enum memory)p), e->arena.used[p],
-                     (double)e->arena.used[p] / 1073741824.0);
-    log_line("  %-24s %14zu bytes  %8.3f GiB", "total", arena_total(&e->arena), (double)arena_total(&e->arena) / 1073741824.0);
+        if (e->arena.used[p] && (p != MEM_HOST || ops->host_memory))
+            print_bytes(memory_name((enum memory)p), e->arena.used[p]);
+    if (overhead)
+        print_bytes("context, libraries (est.)", overhead);
+    print_bytes("total", arena_device_bytes(&e->arena, &e->be) + overhead);
+    if (!ops->host_memory)
+        print_bytes("beside it, on the host", e->arena.used[MEM_HOST]);
     log_line("  longest sequence %d tokens; pass of %d tokens, %d sequences; %d decode slots; activations of %d of %d layers",
              e->need.longest, s->batch_tokens, s->batch_seqs, s->slots, s->kept_layers, e->folder.arch.layers);
 }
@@ -231,7 +272,7 @@ static int fill(struct engine *e)
 int engine_load(struct engine *e)
 {
     void *shared = NULL;
-    if (!e->need.all_weights && !strcmp(e->be.ops->name, "cpu") && comm_node_size(e->comm) > 1)
+    if (!e->need.all_weights && e->be.ops->host_memory && comm_node_size(e->comm) > 1)
         TRY(comm_node_shared(e->comm, &shared, arena_shared_bytes(&e->arena)));
     TRY(comm_agree(e->comm, arena_place(&e->arena, &e->be, shared)));
     layout(e, &e->arena);

@@ -44,7 +44,8 @@ struct engine {
     int threads;
 };
 
-int engine_open(struct engine *e, const struct settings *s, struct comm *comm);
+/* plan_only: nothing beyond engine_plan will be called, and the device need not be here. */
+int engine_open(struct engine *e, const struct settings *s, struct comm *comm, bool plan_only);
 
 /* From config.json alone: no tokenizer (NULL), no adapter read; s has model.init = "random" and no model.adapter. */
 int engine_open_synthetic(struct engine *e, const struct settings *s, struct comm *comm);

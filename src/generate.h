@@ -35,10 +35,8 @@ struct host_batch;
 
 struct generator {
     struct model *model;
-    int32_t *token, *eos; /* device [slots], [EOS_MAX] */
-    float *logprob;       /* device [slots] */
-    uint32_t *random;     /* device [slots] */
-    uint8_t *banned;      /* device [slots] */
+    int32_t *drawn;          /* device: token [S], then logprob [S], of the S sequences of the last batch */
+    int32_t *eos;            /* device [EOS_MAX] */
     struct host_batch *host; /* who sits where; batch arrays of the host */
 };
 

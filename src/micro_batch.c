@@ -65,9 +65,11 @@ int micro_batch_forward(struct micro_batch *mb, struct sequence *s, int n, const
 {
     struct batch b;
     struct head_rows host = pack(mb, s, n, &b);
-    model_forward(mb->model, &b, pass);
-    struct head_rows rows = model_rows(mb->model, host.n, host.row, host.target);
-    TRY(model_evaluate_rows(mb->model, &rows, pass, temperature, mb->logprob, mb->entropy, s[0].value ? mb->value : NULL));
+    model_batch(mb->model, &b);
+    mb->rows = model_rows(mb->model, host.n, host.row, host.target);
+    model_send(mb->model);
+    model_forward(mb->model, pass);
+    TRY(model_evaluate_rows(mb->model, &mb->rows, pass, temperature, mb->logprob, mb->entropy, s[0].value ? mb->value : NULL));
     for (int i = 0, R = 0; i < n; R += s[i].n - s[i].first, i++) {
         size_t bytes = (size_t)(s[i].n - s[i].first) * sizeof(float);
         memcpy(s[i].logprob, mb->logprob + R, bytes);
@@ -91,8 +93,8 @@ int micro_batch_backward(struct micro_batch *mb, const struct sequence *s, int n
         if (s[i].dvalue)
             memcpy(mb->dvalue + R, s[i].dvalue, bytes);
     }
-    struct head_rows rows = {R, mb->model->batch.row, mb->model->batch.target};
-    return model_backward_rows(mb->model, &rows, temperature, mb->dlogprob, s[0].dentropy ? mb->dentropy : NULL,
+    CHECK(R == mb->rows.n, "backward of %d rows, forward had %d", R, mb->rows.n);
+    return model_backward_rows(mb->model, &mb->rows, temperature, mb->dlogprob, s[0].dentropy ? mb->dentropy : NULL,
                                s[0].dvalue ? mb->dvalue : NULL, pass);
 }
 

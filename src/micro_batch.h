@@ -18,6 +18,7 @@ struct sequence {
 struct micro_batch {
     struct model *model;
     int32_t *id, *position, *sequence, *start, *slot, *row, *target;
+    struct head_rows rows; /* of the last forward, on the device */
     int64_t *sample;
     float *logprob, *entropy, *value, *dlogprob, *dentropy, *dvalue; /* [head_rows] */
 };

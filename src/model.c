@@ -178,21 +178,20 @@ static void layout_activations(struct model *m, struct arena *a)
     }
 }
 
+/* Each array of the batch starts at a multiple of this. */
+static const size_t pack_align = 16;
+
 static void layout_batch(struct model *m, struct arena *a)
 {
     size_t N = (size_t)m->shape.batch_tokens, S = (size_t)m->shape.batch_seqs, R = (size_t)m->shape.head_rows;
     struct device_batch *d = &m->batch;
-    d->b.id = arena_take(a, MEM_HOST, N * 4);
-    d->b.position = arena_take(a, MEM_HOST, N * 4);
-    d->b.sequence = arena_take(a, MEM_HOST, N * 4);
-    d->b.start = arena_take(a, MEM_HOST, (S + 1) * 4);
-    d->b.slot = arena_take(a, MEM_HOST, S * 4);
-    d->b.sample = arena_take(a, MEM_HOST, S * 8);
-    d->row = arena_take(a, MEM_HOST, R * 4);
-    d->target = arena_take(a, MEM_HOST, R * 4);
+    /* id, position, sequence; start, slot, sample, random, banned; row and target, twice for who asks again after a pass */
+    d->room = 12 * N + 4 + 21 * S + 16 * R + 12 * pack_align;
+    d->device = arena_take(a, MEM_BATCH, d->room);
+    d->host = arena_take(a, MEM_HOST, d->room);
     float **rows[] = {&m->logprob, &m->entropy, &m->lse, &m->value, &m->d_logprob, &m->d_entropy, &m->d_value};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        *rows[i] = floats(a, MEM_HOST, R);
+        *rows[i] = floats(a, MEM_BATCH, R);
 }
 
 void model_layout(struct model *m, struct arena *a, const struct model_shape *shape)
@@ -203,10 +202,11 @@ void model_layout(struct model *m, struct arena *a, const struct model_shape *sh
     layout_weights(m, a);
     layout_activations(m, a);
     layout_batch(m, a);
+    int slots = shape->slots + (m->be->ops->decode_multiple > 1); /* idle rows write to the last one */
     for (int i = 0; i < arch->layers && shape->slots; i++)
         m->layer[i].cache = (struct kv_cache){
-            arena_take(a, MEM_KV_CACHE, m->be->ops->cache_bytes(m->be, &m->attention, shape->slots, shape->cache_tokens)),
-            shape->slots, shape->cache_tokens};
+            arena_take(a, MEM_KV_CACHE, m->be->ops->cache_bytes(m->be, &m->attention, slots, shape->cache_tokens)), slots,
+            shape->cache_tokens};
     int widest = arch->hidden > arch->intermediate ? arch->hidden : arch->intermediate;
     int qkv = (arch->heads + 2 * arch->kv_heads) * arch->head_dim;
     size_t bytes = m->be->ops->workspace_bytes(m->be, shape->batch_tokens, widest, widest > qkv ? widest : qkv,
@@ -255,35 +255,58 @@ void model_fill_tables(struct model *m)
     free(c);
 }
 
-static void batch_in(struct model *m, const struct batch *b)
+void *model_pack(struct model *m, const void *host, size_t bytes)
 {
-    struct batch *d = &m->batch.b;
-    CHECK(b->n_tokens <= m->shape.batch_tokens && b->n_seqs <= m->shape.batch_seqs, "batch of %d tokens, %d sequences",
-          b->n_tokens, b->n_seqs);
-    const struct backend_ops *ops = m->be->ops;
-    size_t N = (size_t)b->n_tokens, S = (size_t)b->n_seqs;
-    d->n_tokens = b->n_tokens;
-    d->n_seqs = b->n_seqs;
-    ops->copy_in(m->be, (void *)d->id, b->id, N * 4);
-    ops->copy_in(m->be, (void *)d->position, b->position, N * 4);
-    ops->copy_in(m->be, (void *)d->sequence, b->sequence, N * 4);
-    ops->copy_in(m->be, (void *)d->start, b->start, (S + 1) * 4);
-    ops->copy_in(m->be, (void *)d->slot, b->slot, S * 4);
-    ops->copy_in(m->be, (void *)d->sample, b->sample, S * 8);
+    struct device_batch *d = &m->batch;
+    size_t at = d->packed;
+    CHECK(at + bytes <= d->room, "a batch of more than the planned %zu bytes", d->room);
+    memcpy(d->host + at, host, bytes);
+    d->packed = (at + bytes + pack_align - 1) / pack_align * pack_align;
+    return d->device + at;
 }
 
-void model_forward(struct model *m, const struct batch *b, const struct model_pass *pass)
+void model_batch(struct model *m, const struct batch *b)
+{
+    CHECK(b->n_tokens <= m->shape.batch_tokens && b->n_seqs <= m->shape.batch_seqs, "batch of %d tokens, %d sequences",
+          b->n_tokens, b->n_seqs);
+    size_t N = (size_t)b->n_tokens, S = (size_t)b->n_seqs;
+    m->batch.packed = m->batch.sent = 0;
+    m->batch.b = (struct batch){.n_tokens = b->n_tokens,
+                                .n_seqs = b->n_seqs,
+                                .id = model_pack(m, b->id, N * 4),
+                                .position = model_pack(m, b->position, N * 4),
+                                .sequence = model_pack(m, b->sequence, N * 4),
+                                .start = model_pack(m, b->start, (S + 1) * 4),
+                                .slot = model_pack(m, b->slot, S * 4),
+                                .sample = model_pack(m, b->sample, S * 8)};
+}
+
+struct head_rows model_rows(struct model *m, int n, const int32_t *row, const int32_t *target)
+{
+    CHECK(n <= m->shape.head_rows, "%d head rows, planned %d", n, m->shape.head_rows);
+    size_t bytes = (size_t)n * 4;
+    const int32_t *rows = model_pack(m, row, bytes);
+    return (struct head_rows){n, rows, target ? model_pack(m, target, bytes) : NULL};
+}
+
+void model_send(struct model *m)
+{
+    struct device_batch *d = &m->batch;
+    m->be->ops->copy_in(m->be, d->device + d->sent, d->host + d->sent, d->packed - d->sent);
+    d->sent = d->packed;
+}
+
+void model_forward(struct model *m, const struct model_pass *pass)
 {
     const struct backend_ops *ops = m->be->ops;
-    batch_in(m, b);
     ops->embed(m->be, m->x[0], &m->embedding, &m->batch.b);
     for (int i = 0; i < m->arch->layers; i++) {
         block_forward(m, i, pass);
         progress_tick(m->progress);
     }
     int last = m->arch->layers;
-    ops->norm_forward(m->be, m->hidden, NULL, m->x[last], m->x[last], NULL, NULL, &m->final, NULL, b->n_tokens,
-                      m->arch->hidden);
+    ops->norm_forward(m->be, m->hidden, NULL, m->x[last], m->x[last], NULL, NULL, &m->final, NULL,
+                      m->batch.b.n_tokens, m->arch->hidden);
 }
 
 void model_backward(struct model *m, const struct model_pass *pass)
@@ -305,15 +328,6 @@ void model_backward(struct model *m, const struct model_pass *pass)
     }
     if (m->train_all)
         ops->embed_backward(m->be, m->dx, m->arch->hidden, m->embedding.offset_weight, &m->batch.b, g);
-}
-
-struct head_rows model_rows(struct model *m, int n, const int32_t *row, const int32_t *target)
-{
-    CHECK(n <= m->shape.head_rows, "%d head rows, planned %d", n, m->shape.head_rows);
-    m->be->ops->copy_in(m->be, m->batch.row, row, (size_t)n * 4);
-    if (target)
-        m->be->ops->copy_in(m->be, m->batch.target, target, (size_t)n * 4);
-    return (struct head_rows){n, m->batch.row, target ? m->batch.target : NULL};
 }
 
 /* Where the pass keeps the slopes of its log-probs; NULL where it does not. */

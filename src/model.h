@@ -17,10 +17,17 @@ struct model_shape {
     int batch_tokens; /* tokens of one pass: a training micro-batch, a prefill */
     int batch_seqs;
     int head_rows;      /* rows of one call of the head */
-    int slots;          /* sequences decoded at once; 0: no cache */
+    int slots;          /* sequences decoded at once; 0: no cache; a decode batch has up to decode_rows of them */
     int cache_tokens;   /* positions of a slot */
     int kept_layers;    /* activations kept for backward: layers (no recomputation), 1 (recompute), 0 (forward only) */
 };
+
+/* Sequences of a decode batch in which n run: the backend's multiple, the rest idle. */
+static inline int decode_rows(const struct backend *be, int n)
+{
+    const int m = be->ops->decode_multiple;
+    return (n + m - 1) / m * m;
+}
 
 struct layer {
     struct norm norm1, norm2;
@@ -37,10 +44,12 @@ struct activations {
     act_t *up, *gate, *act; /* [N][I]; gate NULL without a gated MLP */
 };
 
-/* A batch in the device's memory, and rows of it for the head. */
+/* What a pass is given, in the device's memory: its arrays are packed one behind the other in host memory, then copied at
+ * once. Where an array lies is a function of the batch's numbers of tokens and sequences, and of what was packed before. */
 struct device_batch {
     struct batch b;
-    int32_t *row, *target; /* [head_rows] */
+    unsigned char *device, *host; /* [room] */
+    size_t room, packed, sent;    /* bytes */
 };
 
 struct model {
@@ -93,8 +102,20 @@ void model_layout(struct model *m, struct arena *a, const struct model_shape *sh
 /* Fills the rotary tables. The node's leader calls it once, after placing. */
 void model_fill_tables(struct model *m);
 
-/* A pass over host batch b (training or prefill form, or decode form with decode = true).
- * adapter: 0 policy, -1 reference. Writes m->hidden [N][H]. */
+/* The next pass is over host batch b (training or prefill form, or decode form): packs its arrays. */
+void model_batch(struct model *m, const struct batch *b);
+
+/* Packs bytes behind the batch, and says where in the device's memory they will be. */
+void *model_pack(struct model *m, const void *host, size_t bytes);
+
+/* Packs rows of the batch for the head: row[n] and target[n] (may be NULL). */
+struct head_rows model_rows(struct model *m, int n, const int32_t *row, const int32_t *target);
+
+/* Copies what was packed since the last call. */
+void model_send(struct model *m);
+
+/* A pass over the batch that was sent. adapter: 0 policy, -1 reference. Writes m->hidden [N][H]. Operations only: it may be
+ * part of a program. */
 struct model_pass {
     int adapter;
     bool dropout;
@@ -104,13 +125,10 @@ struct model_pass {
     bool write_cache;   /* prefill: keys and values to the slots of b */
     bool decode;        /* one token a sequence, attention over the cache */
 };
-void model_forward(struct model *m, const struct batch *b, const struct model_pass *pass);
+void model_forward(struct model *m, const struct model_pass *pass);
 
 /* After model_forward with keep and the head's backward into m->dx: gradients of the trainables. Same batch and pass. */
 void model_backward(struct model *m, const struct model_pass *pass);
-
-/* Head rows of the current batch: copies row[n] and target[n] (may be NULL) to the device. */
-struct head_rows model_rows(struct model *m, int n, const int32_t *row, const int32_t *target);
 
 /* log-prob, entropy of the targets, into host arrays [n] (entropy may be NULL), and value (NULL: not wanted). */
 int model_evaluate_rows(struct model *m, const struct head_rows *rows, const struct model_pass *pass, float temperature,

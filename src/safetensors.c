@@ -405,7 +405,7 @@ static void convert(float *out, const struct safetensors_entry *e, int64_t first
     }
 }
 
-int safetensors_floats(float *out, const struct safetensors_entry *e, int64_t first, int64_t n)
+static int check_range(const struct safetensors_entry *e, int64_t first, int64_t n)
 {
     if (!safetensors_is_float(e))
         return error_set(ERR_FILE, "%s: tensor %s: dtype %s is not one of F32, F16, BF16", e->file,
@@ -413,12 +413,56 @@ int safetensors_floats(float *out, const struct safetensors_entry *e, int64_t fi
     CHECK(first >= 0 && n >= 0 && first <= e->n && n <= e->n - first,
           "%s: elements %lld + %lld of %lld", e->name, (long long)first, (long long)n,
           (long long)e->n);
+    return 0;
+}
+
+static int not_finite(const struct safetensors_entry *e, int64_t element)
+{
+    return error_set(ERR_FILE, "%s: tensor %s: element %lld is not a finite number", e->file, e->name, (long long)element);
+}
+
+int safetensors_floats(float *out, const struct safetensors_entry *e, int64_t first, int64_t n)
+{
+    TRY(check_range(e, first, n));
     convert(out, e, first, n);
     for (int64_t i = 0; i < n; i++)
         if (!isfinite(out[i]))
-            return error_set(ERR_FILE, "%s: tensor %s: element %lld is not a finite number", e->file, e->name,
-                             (long long)(first + i));
+            return not_finite(e, first + i);
     return 0;
+}
+
+/* Index of the first element whose exponent is all ones; n: none. */
+static int64_t first_not_finite16(const uint16_t *x, int64_t n, uint16_t exponent)
+{
+    int64_t i = 0;
+    for (; n - i >= 64; i += 64) { /* blocks without a branch inside, for vectors */
+        int bad = 0;
+        for (int j = 0; j < 64; j++)
+            bad |= (x[i + j] & exponent) == exponent;
+        if (bad)
+            break;
+    }
+    while (i < n && (x[i] & exponent) != exponent)
+        i++;
+    return i;
+}
+
+static int64_t first_not_finite32(const float *x, int64_t n)
+{
+    int64_t i = 0;
+    while (i < n && isfinite(x[i]))
+        i++;
+    return i;
+}
+
+int safetensors_raw(void *out, const struct safetensors_entry *e, int64_t first, int64_t n)
+{
+    TRY(check_range(e, first, n));
+    const enum dtype type = (enum dtype)e->dtype;
+    const size_t size = dtype_bytes(type);
+    memcpy(out, e->bytes + (size_t)first * size, (size_t)n * size);
+    int64_t bad = type == DTYPE_F32 ? first_not_finite32(out, n) : first_not_finite16(out, n, type == DTYPE_F16 ? 0x7c00 : 0x7f80);
+    return bad < n ? not_finite(e, first + bad) : 0;
 }
 
 char *safetensors_shape(char *out, size_t room, const int64_t *shape, int n_dims)

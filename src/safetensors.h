@@ -57,6 +57,9 @@ bool safetensors_is_float(const struct safetensors_entry *e); /* F32, F16 or BF1
  * what is infinite or not a number by its place. */
 int safetensors_floats(float *out, const struct safetensors_entry *e, int64_t first, int64_t n);
 
+/* Elements [first, first + n) as they lie in the file, aligned to the type's size in out. Errors as safetensors_floats. */
+int safetensors_raw(void *out, const struct safetensors_entry *e, int64_t first, int64_t n);
+
 /* "[4096, 11008]": for messages. Returns out. */
 char *safetensors_shape(char *out, size_t room, const int64_t *shape, int n_dims);
 

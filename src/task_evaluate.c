@@ -244,7 +244,7 @@ int task_evaluate(const struct settings *s, struct comm *comm, const struct opti
     struct job j = {0};
     int rc = run_open(&j.run, s, comm, o->resume || o->plan);
     if (!rc)
-        rc = engine_open(&j.engine, s, comm);
+        rc = engine_open(&j.engine, s, comm, o->plan);
     if (!rc)
         rc = evaluate(&j, o);
     text_free(&j.lines);

@@ -113,7 +113,7 @@ int task_generate(const struct settings *s, struct comm *comm, const struct opti
         comm_broadcast_text(comm, &lines);
     }
     if (!rc)
-        rc = engine_open(&e, s, comm);
+        rc = engine_open(&e, s, comm, o->plan);
     if (!rc)
         rc = generate(&e, &run, o, from_stdin ? &lines : NULL, &prompts);
     prompts_free(&prompts);

@@ -276,7 +276,7 @@ int task_ppo(const struct settings *s, struct comm *comm, const struct options *
     j->comm = comm;
     int rc = run_open(&j->run, s, comm, o->resume || o->plan);
     if (!rc)
-        rc = engine_open(&j->engine, s, comm);
+        rc = engine_open(&j->engine, s, comm, o->plan);
     if (!rc)
         rc = job_run(j, o);
     step_file_close(&j->metrics);

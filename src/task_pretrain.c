@@ -324,7 +324,9 @@ int task_pretrain(const struct settings *s, struct comm *comm, const struct opti
         rc = find_tokenizer(s, &run, &tokenizer);
     if (!rc) {
         own.pretrain.tokenizer = tokenizer;
-        rc = engine_open(&e, &own, comm);
+        if (own.run.device == DEVICE_CHOICE_AUTO)
+            own.run.device = DEVICE_CHOICE_CPU; /* the one backend that trains all weights */
+        rc = engine_open(&e, &own, comm, o->plan);
     }
     if (!rc)
         rc = pretrain(&p, o, tokenizer);

@@ -7,10 +7,14 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { CHUNK_ROWS = 64 };
+/* Rows of a matrix that are read at once: as many as this, but at least one. */
+static const size_t chunk_bytes = (size_t)4 << 20;
 
-/* Where values come from: floats [first, first + n) of tensor t. */
+/* Where values come from. */
 struct source {
+    enum dtype (*dtype)(const struct source *s, const struct arch_tensor *t); /* that rows are given in */
+    /* elements [first, first + n) of tensor t, as a matrix's type or as floats */
+    int (*rows)(const struct source *s, void *out, const struct arch_tensor *t, int64_t first, int64_t n);
     int (*floats)(const struct source *s, float *out, const struct arch_tensor *t, int64_t first, int64_t n);
     const struct hf_folder *folder;
     const struct arch *arch;
@@ -54,16 +58,21 @@ static int put_vector(struct model *m, const struct source *s, const struct arch
 static int put_matrix(struct model *m, const struct source *s, const struct arch_tensor *t)
 {
     struct linear *l = matrix_of(m, t);
-    float *rows = malloc((size_t)CHUNK_ROWS * (size_t)l->in * sizeof *rows);
+    const enum dtype dtype = l->master ? DTYPE_F32 : s->dtype(s, t);
+    const size_t row_bytes = (size_t)l->in * dtype_bytes(dtype);
+    const int most = chunk_bytes > row_bytes ? (int)(chunk_bytes / row_bytes) : 1;
+    void *rows = malloc((size_t)(most < l->out ? most : l->out) * row_bytes);
     CHECK(rows, "out of memory");
     int rc = 0;
-    for (int first = 0; !rc && first < l->out; first += CHUNK_ROWS) {
-        int n = l->out - first < CHUNK_ROWS ? l->out - first : CHUNK_ROWS;
-        rc = s->floats(s, rows, t, (int64_t)first * l->in, (int64_t)n * l->in);
+    for (int first = 0; !rc && first < l->out; first += most) {
+        const int n = l->out - first < most ? l->out - first : most;
+        const int64_t at = (int64_t)first * l->in, all = (int64_t)n * l->in;
+        rc = l->master ? s->floats(s, rows, t, at, all) : s->rows(s, rows, t, at, all);
         if (!rc && l->master)
-            m->be->ops->copy_in(m->be, l->master + (int64_t)first * l->in, rows, (size_t)n * (size_t)l->in * sizeof *rows);
+            m->be->ops->copy_in(m->be, l->master + at, rows, (size_t)n * row_bytes);
         else if (!rc)
-            m->be->ops->linear_put_rows(m->be, l, rows, DTYPE_F32, first, n);
+            m->be->ops->linear_put_rows(m->be, l, rows, dtype, first, n);
+        progress_tick(m->progress);
     }
     free(rows);
     return rc;
@@ -81,17 +90,32 @@ static int put_all(struct model *m, const struct source *s)
     return 0;
 }
 
+static int missing(const struct source *s, const struct arch_tensor *t)
+{
+    return error_set(ERR_FILE, "%s: tensor %s is missing", s->folder->path, t->name);
+}
+
 static int floats_of_file(const struct source *s, float *out, const struct arch_tensor *t, int64_t first, int64_t n)
 {
     const struct safetensors_entry *e = hf_folder_tensor(s->folder, t);
-    if (!e)
-        return error_set(ERR_FILE, "%s: tensor %s is missing", s->folder->path, t->name);
-    return safetensors_floats(out, e, first, n);
+    return e ? safetensors_floats(out, e, first, n) : missing(s, t);
+}
+
+static int rows_of_file(const struct source *s, void *out, const struct arch_tensor *t, int64_t first, int64_t n)
+{
+    const struct safetensors_entry *e = hf_folder_tensor(s->folder, t);
+    return e ? safetensors_raw(out, e, first, n) : missing(s, t);
+}
+
+static enum dtype dtype_of_file(const struct source *s, const struct arch_tensor *t)
+{
+    const struct safetensors_entry *e = hf_folder_tensor(s->folder, t);
+    return e && safetensors_is_float(e) ? (enum dtype)e->dtype : DTYPE_F32;
 }
 
 int weights_read(struct model *m, const struct hf_folder *folder)
 {
-    struct source s = {.floats = floats_of_file, .folder = folder, .arch = m->arch};
+    struct source s = {.dtype = dtype_of_file, .rows = rows_of_file, .floats = floats_of_file, .folder = folder, .arch = m->arch};
     return put_all(m, &s);
 }
 
@@ -121,8 +145,20 @@ static int floats_random(const struct source *s, float *out, const struct arch_t
     return 0;
 }
 
+static int rows_random(const struct source *s, void *out, const struct arch_tensor *t, int64_t first, int64_t n)
+{
+    return floats_random(s, out, t, first, n);
+}
+
+static enum dtype dtype_random(const struct source *s, const struct arch_tensor *t)
+{
+    (void)s;
+    (void)t;
+    return DTYPE_F32;
+}
+
 void weights_random(struct model *m, uint64_t seed)
 {
-    struct source s = {.floats = floats_random, .arch = m->arch, .seed = seed};
+    struct source s = {.dtype = dtype_random, .rows = rows_random, .floats = floats_random, .arch = m->arch, .seed = seed};
     CHECK(put_all(m, &s) == 0, "random weights cannot fail");
 }

@@ -53,7 +53,7 @@ static void open_model(struct engine *e, struct settings *s, const char *name)
     const char *overrides[] = {"task=generate", path, "model.quantization=none", "data.path=-",
                                "run.output_dir=unused", "run.threads=2"};
     done(settings_load(s, "golden", "", 0, overrides, sizeof overrides / sizeof *overrides));
-    done(engine_open(e, s, comm));
+    done(engine_open(e, s, comm, false));
     struct engine_need need = {.longest = LONGEST, .longest_targets = LONGEST, .micro_batch = 2, .slots = SLOTS};
     done(engine_plan(e, &need));
     done(engine_load(e));
@@ -93,6 +93,7 @@ static void check_score(struct engine *e, struct verdict *v, const json_t *row)
     int vocab = e->folder.arch.vocab;
     const int32_t last[] = {s.n - 1};
     struct head_rows rows = model_rows(&e->model, 1, last, NULL);
+    model_send(&e->model);
     float *got = malloc((size_t)vocab * sizeof *got);
     assert_non_null(got);
     e->be.ops->head_logits(&e->be, got, &e->model.head, e->model.hidden, e->folder.arch.hidden, &rows);

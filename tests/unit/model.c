@@ -144,6 +144,7 @@ static void check_forward(const char *name)
     for (int i = 0; i < N; i++)
         row[i] = i;
     struct head_rows rows = model_rows(&b.model, N, row, NULL);
+    model_send(&b.model);
     float *logits = malloc((size_t)N * (size_t)V * sizeof *logits), *want = read_floats(&expected, "hidden.norm", (int64_t)N * H);
     assert_non_null(logits);
     expect_close("hidden", b.model.hidden, want, (int64_t)N * H);
@@ -204,7 +205,9 @@ static void check_decode(const char *name)
     pass.decode = true;
     for (int t = 0; t < N; t++) {
         struct batch one = {1, 1, &ids[0][t], &t, sequence, start, slot, sample};
-        model_forward(&b.model, &one, &pass);
+        model_batch(&b.model, &one);
+        model_send(&b.model);
+        model_forward(&b.model, &pass);
         assert_memory_equal(b.model.hidden, whole + (int64_t)t * H, (size_t)H * sizeof *whole);
     }
     free(whole);
