@@ -55,6 +55,7 @@ extern "C" const struct backend_ops backend_module = {
     .grads_norm = cuda_grads_norm,
     .adamw = cuda_adamw,
     .hash = cuda_hash,
+    .measure = cuda_measure,
     .reduce_id = cuda_reduce_id,
     .reduce_open = cuda_reduce_open,
     .reduce_start = cuda_reduce_start,

@@ -94,6 +94,7 @@ double cuda_grads_norm(struct backend *be, const struct grads *g);
 void cuda_adamw(struct backend *be, float *p, float *m, float *v, const struct grads *g,
                 const struct adamw *how);
 uint64_t cuda_hash(struct backend *be, const void *bytes, size_t n);
+void cuda_measure(struct backend *be, struct device_rates *rates);
 int cuda_reduce_id(struct backend *be, void *id);
 int cuda_reduce_open(struct backend *be, const void *id, int rank, int size, double timeout_sec);
 void cuda_reduce_start(struct backend *be, struct grads *g);

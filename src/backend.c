@@ -74,6 +74,7 @@ static const struct {
     ROW(grads_norm),
     ROW(adamw),
     ROW(hash),
+    ROW(measure),
 };
 
 enum { N_ROWS = sizeof rows / sizeof *rows };

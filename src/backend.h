@@ -134,6 +134,13 @@ struct head_rows {
     const int32_t *target; /* [n] token whose log-probability is asked for; NULL in sampling */
 };
 
+/* What a device can do at best, measured; 0: not known. */
+struct device_rates {
+    double copy_bytes_per_sec; /* read and written by a copy much larger than the caches */
+    double matrix_per_sec;     /* 2 m n k of a large product in the type of activations: bf16, float on the CPU */
+    double matrix_int8_per_sec;
+};
+
 struct backend {
     const struct backend_ops *ops;
     void *state; /* of the implementation */
@@ -267,6 +274,8 @@ struct backend_ops {
     double (*grads_norm)(struct backend *be, const struct grads *g);
     void (*adamw)(struct backend *be, float *p, float *m, float *v, const struct grads *g, const struct adamw *how);
     uint64_t (*hash)(struct backend *be, const void *bytes, size_t n); /* of device memory; the same on every rank of one backend */
+
+    void (*measure)(struct backend *be, struct device_rates *rates); /* takes about a second; needs 768 MiB beside the plan */
 
     /* --- sums over ranks on the device; all NULL: the caller sums host copies (comm_sum_i64) --- */
     int (*reduce_id)(struct backend *be, void *id); /* [REDUCE_ID_BYTES] of a new group, made by one of its ranks */

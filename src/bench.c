@@ -2,6 +2,7 @@
 #include "bench.h"
 
 #include "actor.h"
+#include "bench_pass.h"
 #include "error.h"
 #include "log.h"
 #include "ppo.h"
@@ -213,11 +214,13 @@ static json_t *report_transfer(const char *what, const struct transfer *t)
     return json_pack("{s:f,s:I,s:f}", "sec", t->sec, "bytes", (json_int_t)t->bytes, "bus_gb_per_sec", t->bus_gb_per_sec);
 }
 
-static void report(struct bench *b)
+/* passes: of bench_passes, taken over. */
+static void report(struct bench *b, json_t *passes)
 {
     struct transfer sum, gather;
     json_t *root = json_pack("{s:s,s:i,s:i,s:i,s:I}", "bench", "ppo", "ranks", comm_size(b->comm), "nodes",
                              comm_nodes(b->comm), "threads", b->engine.threads, "steps", (json_int_t)b->n_steps);
+    json_object_set_new(root, "passes", passes);
     json_object_set_new(root, "phases", report_phases(b));
     if (comm_size(b->comm) > 1) {
         time_sum(b, &sum);
@@ -247,10 +250,14 @@ int bench_run(const struct settings *s, struct comm *comm)
     b->settings.generate.stop_strings.n = 0;
     b->n_steps = s->run.max_steps > 0 && s->run.max_steps < BENCH_STEPS ? s->run.max_steps : BENCH_STEPS;
     int rc = start(b);
+    json_t *passes = rc ? NULL : bench_passes(&b->engine);
+    rc = rc ? rc : comm_agree(comm, passes ? 0 : -1);
     if (!rc)
         rc = time_steps(b);
     if (!rc)
-        report(b);
+        report(b, passes);
+    else
+        json_decref(passes);
     ppo_free(&b->ppo);
     prompts_free(&b->prompts);
     engine_close(&b->engine);

@@ -9,8 +9,8 @@
 #include "comm.h"
 #include "settings.h"
 
-/* One step to warm up, then BENCH_STEPS (run.max_steps, if that is fewer); prints the median seconds of each phase, what
- * the communication costs, and as the last line the same as one JSON object. Collective.
+/* One step to warm up, then BENCH_STEPS (run.max_steps, if that is fewer); prints what single passes cost and how near that is
+ * to the device's best (bench_pass.h), the median seconds of each phase, what the communication costs, and as the last line the same as one JSON object. Collective.
  * Errors: ERR_INPUT for a task other than ppo, and what the plan refuses. */
 int bench_run(const struct settings *s, struct comm *comm);
 

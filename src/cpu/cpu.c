@@ -183,4 +183,5 @@ const struct backend_ops CPU(cpu_table) = {
     .grads_norm = CPU(grads_norm),
     .adamw = CPU(adamw),
     .hash = hash,
+    .measure = CPU(measure),
 };

@@ -30,6 +30,7 @@ void CPU(act_forward)(struct backend *be, float *y, const float *up, const float
                       enum activation act, int N, int I);
 void CPU(act_backward)(struct backend *be, float *dup, float *dgate, const float *dy,
                        const float *up, const float *gate, enum activation act, int N, int I);
+void CPU(measure)(struct backend *be, struct device_rates *rates);
 void CPU(grads_zero)(struct backend *be, struct grads *g);
 double CPU(grads_norm)(struct backend *be, const struct grads *g);
 void CPU(adamw)(struct backend *be, float *p, float *m, float *v, const struct grads *g,
