@@ -10,7 +10,7 @@ for n in 1 2; do
         tail -n 1 "$work/out" | grep -q "^{\"bench\":\"ppo\",\"ranks\":$n,.*\"$phase\":{\"min_sec\":[0-9]" ||
             fail "no $phase at $n ranks"
     done
-    for pass in prefill "decode 1" "decode 8" log-probs training update; do
+    for pass in prefill "decode 1" "decode $((8 / n))" log-probs training update; do
         tail -n 1 "$work/out" | grep -q "\"$pass\":{\"tokens\":[0-9]*,\"sec\":[0-9.e-]*,\"bytes\":[0-9.e]*,\"operations\":[0-9.e]*" ||
             fail "no pass $pass at $n ranks"
     done
