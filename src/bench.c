@@ -76,11 +76,11 @@ static int make_ppo(struct bench *b)
     return 0;
 }
 
-static int start(struct bench *b)
+static int make_plan(struct bench *b, bool plan_only)
 {
     struct engine *e = &b->engine;
     struct engine_need need;
-    TRY(engine_open_synthetic(e, &b->settings, b->comm));
+    TRY(engine_open_synthetic(e, &b->settings, b->comm, plan_only));
     timing_init(&b->timing);
     TRY(make_ppo(b));
     ppo_need(&b->ppo, &need);
@@ -91,8 +91,6 @@ static int start(struct bench *b)
              b->settings.model.path, (long long)engine_parameters(e), (long long)e->model.trainable.n,
              (long long)b->settings.ppo.batch_size, (long long)b->prompts.longest);
     engine_print_plan(e);
-    TRY(engine_load(e));
-    ppo_reserve(&b->ppo);
     return 0;
 }
 
@@ -236,7 +234,23 @@ static void report(struct bench *b, json_t *passes)
     json_decref(root);
 }
 
-int bench_run(const struct settings *s, struct comm *comm)
+/* What follows the plan. */
+static int run_bench(struct bench *b)
+{
+    TRY(engine_load(&b->engine));
+    ppo_reserve(&b->ppo);
+    json_t *passes = bench_passes(&b->engine);
+    int rc = comm_agree(b->comm, passes ? 0 : -1);
+    if (!rc)
+        rc = time_steps(b);
+    if (!rc)
+        report(b, passes);
+    else
+        json_decref(passes);
+    return rc;
+}
+
+int bench_run(const struct settings *s, struct comm *comm, bool plan_only)
 {
     if (s->task != TASK_PPO)
         return error_set(ERR_INPUT, "--bench times task = \"ppo\"; this input's task is \"%s\"", settings_task_names[s->task]);
@@ -249,15 +263,9 @@ int bench_run(const struct settings *s, struct comm *comm)
     b->settings.n_rewards = 0;
     b->settings.generate.stop_strings.n = 0;
     b->n_steps = s->run.max_steps > 0 && s->run.max_steps < BENCH_STEPS ? s->run.max_steps : BENCH_STEPS;
-    int rc = start(b);
-    json_t *passes = rc ? NULL : bench_passes(&b->engine);
-    rc = rc ? rc : comm_agree(comm, passes ? 0 : -1);
-    if (!rc)
-        rc = time_steps(b);
-    if (!rc)
-        report(b, passes);
-    else
-        json_decref(passes);
+    int rc = make_plan(b, plan_only);
+    if (!rc && !plan_only)
+        rc = run_bench(b);
     ppo_free(&b->ppo);
     prompts_free(&b->prompts);
     engine_close(&b->engine);

@@ -71,12 +71,12 @@ int engine_open(struct engine *e, const struct settings *s, struct comm *comm, b
     return open_backend(e, plan_only);
 }
 
-int engine_open_synthetic(struct engine *e, const struct settings *s, struct comm *comm)
+int engine_open_synthetic(struct engine *e, const struct settings *s, struct comm *comm, bool plan_only)
 {
     CHECK(s->model.init == MODEL_INIT_RANDOM && !s->model.adapter[0], "a synthetic model with files");
     *e = (struct engine){.settings = s, .comm = comm};
     TRY(comm_agree(comm, arch_read(&e->folder.arch, s->model.path)));
-    return open_backend(e, false);
+    return open_backend(e, plan_only);
 }
 
 int engine_context(const struct engine *e)

@@ -48,7 +48,7 @@ struct engine {
 int engine_open(struct engine *e, const struct settings *s, struct comm *comm, bool plan_only);
 
 /* From config.json alone: no tokenizer (NULL), no adapter read; s has model.init = "random" and no model.adapter. */
-int engine_open_synthetic(struct engine *e, const struct settings *s, struct comm *comm);
+int engine_open_synthetic(struct engine *e, const struct settings *s, struct comm *comm, bool plan_only);
 
 /* Fills e->shape. Errors: ERR_INPUT when memory does not suffice, with what to change. */
 int engine_plan(struct engine *e, const struct engine_need *need);

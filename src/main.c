@@ -43,7 +43,7 @@ static int read_input(struct comm *comm, struct text *input, const char *path)
 static int run_task(const struct settings *s, struct comm *comm, const struct options *o)
 {
     if (o->bench)
-        return bench_run(s, comm);
+        return bench_run(s, comm, o->plan);
     const struct task *task = task_find(s->task);
     return task ? task->run(s, comm, o) : -1;
 }

@@ -68,8 +68,6 @@ static int take_positionals(struct options *o, int n, char **argument, bool repo
             o->report[o->n_report++] = argument[i];
         return 0;
     }
-    if (o->plan && o->bench)
-        return error_set(ERR_INPUT, "--plan and --bench exclude each other");
     if (o->resume && o->bench)
         return error_set(ERR_INPUT, "--resume and --bench exclude each other");
     if (n == 0)

@@ -86,7 +86,6 @@ static void test_bad_usage(void **state)
         {{"a", "-s", "=1"}, "--set =1: must be KEY=VALUE, as in --set ppo.batch_size=64"},
         {{"--report"}, "--report needs the folder of a run, or of several"},
         {{"--report", "a", "--plan"}, "--report reads finished runs: it goes with no other option"},
-        {{"--plan", "--bench", "a"}, "--plan and --bench exclude each other"},
         {{"-r", "--bench", "a"}, "--resume and --bench exclude each other"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
