@@ -1,0 +1,25 @@
+/* In which order blocks, warps and lanes run: ascending, or shuffled by RLHF_SHIM_ORDER so that races show. */
+#ifndef RLHF_TESTS_SHIM_ORDER_H
+#define RLHF_TESTS_SHIM_ORDER_H
+
+#include <stdint.h>
+
+namespace shim {
+
+/* For the grid that begins. */
+void order_begin(uint64_t n_blocks, int n_warps);
+
+uint64_t order_block(uint64_t i); /* the i-th block to run */
+const unsigned *
+order_warps(); /* a new order for the block that begins: warps; lanes, one order for all warps */
+const unsigned *order_lanes();
+
+/* Do the lanes of a warp that has met go on before the other warps? */
+bool order_at_once();
+
+/* Changes the seed; 0: ascending. Without this the environment's. */
+void order_set(uint64_t seed);
+
+} // namespace shim
+
+#endif

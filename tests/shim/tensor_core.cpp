@@ -1,0 +1,178 @@
+/* Tensor cores lane by lane: which lane holds what is drawn in cuda/mma.cuh. */
+#include "tensor_core.h"
+
+#include <string.h>
+
+namespace shim {
+
+enum {
+    ROWS = 16,
+    COLUMNS = 8,
+    WORDS = 8
+}; /* of A; of B; registers along k of an A row or a B column */
+
+/* The products are worked out over the columns of B, in vectors. */
+#if defined __x86_64__ && !defined __SANITIZE_ADDRESS__
+#define WIDE __attribute__((target_clones("avx2", "default")))
+#else
+#define WIDE
+#endif
+
+/* Fragments as matrices of registers: a [row][along k], b [along k][column]. */
+template <class T> struct tile {
+    uint32_t a[ROWS][WORDS], b[WORDS][COLUMNS];
+    T c[ROWS][COLUMNS];
+};
+
+static void check_whole(void *const part[LANES])
+{
+    for (int lane = 0; lane < LANES; lane++)
+        if (!part[lane])
+            broken("lane %d has exited before an operation of the whole warp", lane);
+}
+
+template <class T> static void gather(struct tile<T> *m, void *const part[LANES])
+{
+    check_whole(part);
+    for (int lane = 0; lane < LANES; lane++) {
+        const struct product<T> *p = (const struct product<T> *)part[lane];
+        const int g = lane / 4, t = lane % 4;
+        m->a[g][t] = p->a[0];
+        m->a[g + 8][t] = p->a[1];
+        m->a[g][t + 4] = p->a[2];
+        m->a[g + 8][t + 4] = p->a[3];
+        m->b[t][g] = p->b[0];
+        m->b[t + 4][g] = p->b[1];
+        memcpy(&m->c[g][2 * t], p->c, 2 * sizeof(T));
+        memcpy(&m->c[g + 8][2 * t], p->c + 2, 2 * sizeof(T));
+    }
+}
+
+template <class T> static void scatter(const struct tile<T> *m, void *const part[LANES])
+{
+    for (int lane = 0; lane < LANES; lane++) {
+        const struct product<T> *p = (const struct product<T> *)part[lane];
+        const int g = lane / 4, t = lane % 4;
+        memcpy(p->c, &m->c[g][2 * t], 2 * sizeof(T));
+        memcpy(p->c + 2, &m->c[g + 8][2 * t], 2 * sizeof(T));
+    }
+}
+
+static inline float bits_float(uint32_t bits)
+{
+    return __builtin_bit_cast(float, bits);
+}
+
+WIDE static void sum_bf16(struct tile<float> *m)
+{
+    for (int row = 0; row < ROWS; row++) {
+        float c[COLUMNS];
+        memcpy(c, m->c[row], sizeof c);
+        for (int w = 0; w < WORDS; w++) {
+            const float low = bits_float(m->a[row][w] << 16),
+                        high = bits_float(m->a[row][w] & 0xffff0000u);
+            for (int i = 0; i < COLUMNS; i++)
+                c[i] += low * bits_float(m->b[w][i] << 16);
+            for (int i = 0; i < COLUMNS; i++)
+                c[i] += high * bits_float(m->b[w][i] & 0xffff0000u);
+        }
+        memcpy(m->c[row], c, sizeof c);
+    }
+}
+
+WIDE static void sum_s8(struct tile<int32_t> *m)
+{
+    for (int row = 0; row < ROWS; row++) {
+        uint32_t c[COLUMNS]; /* wraps, as the hardware does */
+        memcpy(c, m->c[row], sizeof c);
+        for (int w = 0; w < WORDS; w++)
+            for (int byte = 0; byte < 32; byte += 8) {
+                const int32_t a = (int8_t)(m->a[row][w] >> byte);
+                for (int i = 0; i < COLUMNS; i++)
+                    c[i] += (uint32_t)(a * ((int32_t)(m->b[w][i] << (24 - byte)) >> 24));
+            }
+        memcpy(m->c[row], c, sizeof c);
+    }
+}
+
+void multiply_bf16(void *const part[LANES])
+{
+    struct tile<float> m;
+    gather(&m, part);
+    sum_bf16(&m);
+    scatter(&m, part);
+}
+
+void multiply_s8(void *const part[LANES])
+{
+    struct tile<int32_t> m;
+    gather(&m, part);
+    sum_s8(&m);
+    scatter(&m, part);
+}
+
+/* --- ldmatrix --- */
+
+static void load(void *const part[LANES], int n_matrices, bool transposed, const char *operation)
+{
+    uint16_t matrix[4][8][8];
+    check_whole(part);
+    for (int lane = 0; lane < n_matrices * 8; lane++) {
+        const void *row = ((const struct matrix_load *)part[lane])->row;
+        check_shared(row, 16, operation);
+        memcpy(matrix[lane / 8][lane % 8], row, 16);
+    }
+    for (int lane = 0; lane < LANES; lane++) {
+        uint32_t *r = ((const struct matrix_load *)part[lane])->r;
+        const int g = lane / 4, t = 2 * (lane % 4);
+        for (int j = 0; j < n_matrices; j++)
+            r[j] = transposed ? matrix[j][t][g] | (uint32_t)matrix[j][t + 1][g] << 16
+                              : matrix[j][g][t] | (uint32_t)matrix[j][g][t + 1] << 16;
+    }
+}
+
+void load_x4(void *const part[LANES])
+{
+    load(part, 4, false, "ldmatrix_x4");
+}
+
+void load_x2(void *const part[LANES])
+{
+    load(part, 2, false, "ldmatrix_x2");
+}
+
+void load_x4_trans(void *const part[LANES])
+{
+    load(part, 4, true, "ldmatrix_x4_trans");
+}
+
+void load_x2_trans(void *const part[LANES])
+{
+    load(part, 2, true, "ldmatrix_x2_trans");
+}
+
+/* --- copies --- */
+
+void copy_start(void *shared, const void *global, bool valid)
+{
+    check_shared(shared, 16, "copy_async16");
+    if ((uintptr_t)global % 16 != 0)
+        broken("copy_async16: global address %p is not aligned to 16 bytes", global);
+    memset(shared, 0xff, 16);
+    current->copies.push_back({shared, valid ? global : NULL, current->group});
+}
+
+void copy_wait(unsigned pending)
+{
+    std::vector<struct copy> &copies = current->copies;
+    size_t n = 0;
+    for (; n < copies.size() && copies[n].group + pending < current->group; n++) {
+        if (copies[n].global)
+            memcpy(copies[n].shared, copies[n].global, 16);
+        else
+            memset(copies[n].shared, 0, 16);
+    }
+    copies.erase(copies.begin(), copies.begin() + n);
+}
+
+} // namespace shim
