@@ -11,7 +11,7 @@ enum {
     WORDS = 8
 }; /* of A; of B; registers along k of an A row or a B column */
 
-/* The products are worked out over the columns of B, in vectors. */
+/* The products are worked out over the columns of B, a vector. */
 #if defined __x86_64__ && !defined __SANITIZE_ADDRESS__
 #define WIDE __attribute__((target_clones("avx2", "default")))
 #else
@@ -58,40 +58,49 @@ template <class T> static void scatter(const struct tile<T> *m, void *const part
     }
 }
 
-static inline float bits_float(uint32_t bits)
-{
-    return __builtin_bit_cast(float, bits);
-}
+/* A row of b or c. */
+typedef uint32_t words __attribute__((vector_size(COLUMNS * sizeof(uint32_t))));
+typedef int32_t integers __attribute__((vector_size(COLUMNS * sizeof(int32_t))));
+typedef float floats __attribute__((vector_size(COLUMNS * sizeof(float))));
 
 WIDE static void sum_bf16(struct tile<float> *m)
 {
+    floats b[2 * WORDS];
+    for (int w = 0; w < WORDS; w++) {
+        words pair;
+        memcpy(&pair, m->b[w], sizeof pair);
+        b[2 * w] = (floats)(pair << 16);
+        b[2 * w + 1] = (floats)(pair & 0xffff0000u);
+    }
     for (int row = 0; row < ROWS; row++) {
-        float c[COLUMNS];
-        memcpy(c, m->c[row], sizeof c);
+        floats c;
+        memcpy(&c, m->c[row], sizeof c);
         for (int w = 0; w < WORDS; w++) {
-            const float low = bits_float(m->a[row][w] << 16),
-                        high = bits_float(m->a[row][w] & 0xffff0000u);
-            for (int i = 0; i < COLUMNS; i++)
-                c[i] += low * bits_float(m->b[w][i] << 16);
-            for (int i = 0; i < COLUMNS; i++)
-                c[i] += high * bits_float(m->b[w][i] & 0xffff0000u);
+            const uint32_t pair = m->a[row][w];
+            c += __builtin_bit_cast(float, pair << 16) * b[2 * w];
+            c += __builtin_bit_cast(float, pair & 0xffff0000u) * b[2 * w + 1];
         }
-        memcpy(m->c[row], c, sizeof c);
+        memcpy(m->c[row], &c, sizeof c);
     }
 }
 
+/* Unsigned sums wrap, as the hardware's do. */
 WIDE static void sum_s8(struct tile<int32_t> *m)
 {
+    words b[4 * WORDS];
+    for (int w = 0; w < WORDS; w++) {
+        integers four;
+        memcpy(&four, m->b[w], sizeof four);
+        for (int i = 0; i < 4; i++)
+            b[4 * w + i] = (words)(((four << (24 - 8 * i))) >> 24);
+    }
     for (int row = 0; row < ROWS; row++) {
-        uint32_t c[COLUMNS]; /* wraps, as the hardware does */
-        memcpy(c, m->c[row], sizeof c);
+        words c;
+        memcpy(&c, m->c[row], sizeof c);
         for (int w = 0; w < WORDS; w++)
-            for (int byte = 0; byte < 32; byte += 8) {
-                const int32_t a = (int8_t)(m->a[row][w] >> byte);
-                for (int i = 0; i < COLUMNS; i++)
-                    c[i] += (uint32_t)(a * ((int32_t)(m->b[w][i] << (24 - byte)) >> 24));
-            }
-        memcpy(m->c[row], c, sizeof c);
+            for (int i = 0; i < 4; i++)
+                c += (uint32_t)(int8_t)(m->a[row][w] >> 8 * i) * b[4 * w + i];
+        memcpy(m->c[row], &c, sizeof c);
     }
 }
 
