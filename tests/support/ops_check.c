@@ -63,7 +63,7 @@ int ops_width(int n)
     return (n + multiple - 1) / multiple * multiple;
 }
 
-static void *room_of(struct backend *be, size_t bytes)
+void *ops_zeros(struct backend *be, size_t bytes)
 {
     void *p = be->ops->region_alloc(be, "test", bytes > 0 ? bytes : 1);
     if (!p)
@@ -81,7 +81,7 @@ static void *run_one(const char *isa, int threads, ops_run *run, void *context, 
     const int width = ops_on_cuda() && !ops_small() ? MAX_WIDTH : SMALL_WIDTH;
     const size_t workspace =
         be.ops->workspace_bytes(&be, MAX_TOKENS, width, width, MAX_TOKENS, MAX_HEAD_DIM, VOCAB);
-    be.ops->workspace_set(&be, room_of(&be, workspace), workspace);
+    be.ops->workspace_set(&be, ops_zeros(&be, workspace), workspace);
     run(&be, context, out);
     if (be.ops->sync(&be) != 0)
         fail_msg("%s", error_message());
@@ -145,7 +145,7 @@ void *ops_in(struct backend *be, const void *host, size_t bytes)
 {
     if (!host)
         return NULL;
-    void *p = room_of(be, bytes);
+    void *p = ops_zeros(be, bytes);
     if (bytes > 0)
         be->ops->copy_in(be, p, host, bytes);
     return p;
@@ -220,10 +220,10 @@ struct batch ops_in_batch(struct backend *be, const struct batch *b)
 struct grads ops_grads(struct backend *be, int64_t n, float limit)
 {
     return (struct grads){
-        .sum = room_of(be, (size_t)n * sizeof(int64_t)), /* a region is zeroed */
+        .sum = ops_zeros(be, (size_t)n * sizeof(int64_t)),
         .n = n,
         .limit = limit,
-        .overflow = room_of(be, sizeof(int64_t)),
+        .overflow = ops_zeros(be, sizeof(int64_t)),
     };
 }
 

@@ -29,8 +29,9 @@ void *ops_once(ops_run *run, void *context, size_t bytes, int threads);
 /* --- inside a run: memory of the backend, each piece by itself, freed when the run ends --- */
 void *ops_in(struct backend *be, const void *host, size_t bytes); /* a copy; NULL stays NULL */
 act_t *ops_in_acts(struct backend *be, const float *x,
-                   int64_t n);                       /* a copy as activations; NULL stays NULL */
-void *ops_room(struct backend *be, size_t bytes);    /* of bytes 0xff: what is not written is NaN */
+                   int64_t n);                    /* a copy as activations; NULL stays NULL */
+void *ops_room(struct backend *be, size_t bytes); /* of bytes 0xff: what is not written is NaN */
+void *ops_zeros(struct backend *be, size_t bytes);
 act_t *ops_room_acts(struct backend *be, int64_t n); /* the same, for n activations */
 act_t *ops_part_acts(struct backend *be, const act_t *x, int64_t first); /* x + first */
 void ops_out(struct backend *be, void *host, const void *device, size_t bytes);
