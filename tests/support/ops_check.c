@@ -156,16 +156,27 @@ static size_t acts_bytes(const struct backend *be, int64_t n)
     return (size_t)n * dtype_bytes(be->ops->act);
 }
 
-act_t *ops_in_acts(struct backend *be, const float *x, int64_t n)
+void ops_set_acts(struct backend *be, act_t *device, const float *x, int64_t n)
 {
-    if (!x || be->ops->act == DTYPE_F32)
-        return ops_in(be, x, acts_bytes(be, n));
+    if (be->ops->act == DTYPE_F32) {
+        be->ops->copy_in(be, device, x, acts_bytes(be, n));
+        return;
+    }
     uint16_t *bits = malloc(acts_bytes(be, n) + 1);
     assert_non_null(bits);
     for (int64_t i = 0; i < n; i++)
         bits[i] = bf16_from_float(x[i]);
-    act_t *acts = ops_in(be, bits, acts_bytes(be, n));
+    be->ops->copy_in(be, device, bits, acts_bytes(be, n));
     free(bits);
+}
+
+act_t *ops_in_acts(struct backend *be, const float *x, int64_t n)
+{
+    if (!x)
+        return NULL;
+    act_t *acts = ops_zeros(be, acts_bytes(be, n));
+    if (n > 0)
+        ops_set_acts(be, acts, x, n);
     return acts;
 }
 

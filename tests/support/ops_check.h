@@ -34,6 +34,7 @@ void *ops_room(struct backend *be, size_t bytes); /* of bytes 0xff: what is not 
 void *ops_zeros(struct backend *be, size_t bytes);
 act_t *ops_room_acts(struct backend *be, int64_t n); /* the same, for n activations */
 act_t *ops_part_acts(struct backend *be, const act_t *x, int64_t first); /* x + first */
+void ops_set_acts(struct backend *be, act_t *device, const float *x, int64_t n);
 void ops_out(struct backend *be, void *host, const void *device, size_t bytes);
 void ops_out_acts(struct backend *be, float *host, const act_t *device, int64_t n);
 struct batch ops_in_batch(struct backend *be, const struct batch *b);
