@@ -14,7 +14,7 @@
 #include <string.h>
 
 /* The largest shapes that tests give to an operation. */
-enum { MAX_TOKENS = 256, MAX_HEAD_DIM = 128, MAX_WIDTH = 24576, SMALL_WIDTH = 2048, VOCAB = 4096 };
+enum { MAX_TOKENS = 256, MAX_HEAD_DIM = 128, MAX_WIDTH = 24576, SMALL_WIDTH = 2048, VOCAB = 20480 };
 
 bool ops_on_cuda(void)
 {
