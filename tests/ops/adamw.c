@@ -1,4 +1,5 @@
-/* The accumulators and the update: grads_zero, grads_norm, adamw, and the helper that adds floats to the accumulators. */
+/* The accumulators and the update: grads_zero, grads_norm, adamw, hash, and the CPU's helper that adds floats to the
+ * accumulators. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,24 +22,32 @@ struct update {
     struct adamw how;
 };
 
+static struct grads grads_in(struct backend *be, const int64_t *sum, int64_t n)
+{
+    struct grads g = ops_grads(be, n, 1);
+    be->ops->copy_in(be, g.sum, sum, (size_t)n * sizeof *sum);
+    return g;
+}
+
 /* out: p, m, v */
 static void run_adamw(struct backend *be, void *context, void *out)
 {
     const struct update *c = context;
-    float *p = out, *m = p + c->n, *v = m + c->n;
-    int64_t overflow = 0;
-    struct grads g = {c->sum, c->n, 1, &overflow};
-    memcpy(p, c->p, (size_t)c->n * sizeof *p);
-    memcpy(m, c->m, (size_t)c->n * sizeof *m);
-    memcpy(v, c->v, (size_t)c->n * sizeof *v);
+    const size_t bytes = (size_t)c->n * sizeof(float);
+    const struct grads g = grads_in(be, c->sum, c->n);
+    float *p = ops_in(be, c->p, bytes), *m = ops_in(be, c->m, bytes), *v = ops_in(be, c->v, bytes);
     be->ops->adamw(be, p, m, v, &g, &c->how);
+    float *parts = out;
+    ops_out(be, parts, p, bytes);
+    ops_out(be, parts + c->n, m, bytes);
+    ops_out(be, parts + 2 * c->n, v, bytes);
 }
 
 static void test_adamw(void **state)
 {
     (void)state;
     static const int64_t sizes[] = {1, 15, 4097, 70001};
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < (ops_small() ? 3 : 4); i++) {
         const int64_t n = sizes[i];
         float *x = ops_random(3 * n, 1, 1), *gradient = ops_random(n, 2, 0.1f);
         struct update c = {n,
@@ -97,20 +106,18 @@ static void test_adamw_leaves_unused_elements_alone(void **state)
 static void run_norm(struct backend *be, void *context, void *out)
 {
     const struct update *c = context;
-    double *norm = out;
-    int64_t *copy = (int64_t *)out + 1;
-    memcpy(copy, c->sum, (size_t)c->n * 8);
-    copy[c->n] = 5;
-    struct grads g = {copy, c->n, 1, copy + c->n};
-    *norm = be->ops->grads_norm(be, &g);
+    struct grads g = grads_in(be, c->sum, c->n);
+    be->ops->copy_in(be, g.overflow, &(int64_t){5}, sizeof *g.overflow);
+    *(double *)out = be->ops->grads_norm(be, &g);
     be->ops->grads_zero(be, &g);
+    ops_out_grads(be, (int64_t *)out + 1, &g);
 }
 
 static void test_grads_norm_and_zero(void **state)
 {
     (void)state;
-    static const int64_t sizes[] = {1, 17, 4096, 4099, 1300007};
-    for (int i = 0; i < 5; i++) {
+    static const int64_t sizes[] = {1, 17, 4096, 4099, 20000, 1300007};
+    for (int i = 0; i < (ops_small() ? 5 : 6); i++) {
         const int64_t n = sizes[i];
         float *x = ops_random(n, 4, 3);
         struct update c = {.n = n, .sum = calloc((size_t)n, 8)};
@@ -129,10 +136,54 @@ static void test_grads_norm_and_zero(void **state)
     }
 }
 
+struct bytes {
+    const char *bytes;
+    size_t n;
+};
+
+/* out: uint64 hash */
+static void run_hash(struct backend *be, void *context, void *out)
+{
+    const struct bytes *c = context;
+    const uint64_t hash = be->ops->hash(be, ops_in(be, c->bytes, c->n), c->n);
+    memcpy(out, &hash, sizeof hash);
+}
+
+static uint64_t hash_of(const char *bytes, size_t n)
+{
+    struct bytes c = {bytes, n};
+    uint64_t *got = ops_same_bits(run_hash, &c, sizeof *got), hash = *got;
+    free(got);
+    return hash;
+}
+
+/* Another byte anywhere, or one more, is another hash. */
+static void test_hash(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {1, 8, 31, 4096, 20011};
+    for (int i = 0; i < 5; i++) {
+        const size_t n = sizes[i], places[] = {0, n / 2, n - 1};
+        char *bytes = calloc(n + 1, 1);
+        const uint64_t zeros = hash_of(bytes, n);
+        assert_true(hash_of(bytes, n) == zeros);
+        assert_true(hash_of(bytes, n + 1) != zeros);
+        for (int j = 0; j < 3; j++) {
+            bytes[places[j]] = 1;
+            assert_true(hash_of(bytes, n) != zeros);
+            bytes[places[j]] = 0;
+        }
+        free(bytes);
+    }
+}
+
+/* of the CPU's sources */
 static void test_grads_add(void **state)
 {
     (void)state;
     enum { N = 200 };
+    if (ops_on_cuda())
+        skip();
     int64_t sum[N + 1] = {0};
     struct grads g = {sum, N, 16384, sum + N};
     float v[N];
@@ -177,6 +228,7 @@ int main(void)
         cmocka_unit_test(test_adamw),
         cmocka_unit_test(test_adamw_leaves_unused_elements_alone),
         cmocka_unit_test(test_grads_norm_and_zero),
+        cmocka_unit_test(test_hash),
         cmocka_unit_test(test_grads_add),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,4 @@
-/* norm_forward and norm_backward against float64, and their bits by rows, order, threads and instruction set. */
+/* norm_forward and norm_backward against float64, and their bits by rows, order and how they are run. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,24 +20,39 @@ struct forward {
     bool in_place;
 };
 
+static struct norm norm_in(struct backend *be, const struct norm *n, int H)
+{
+    struct norm in = *n;
+    in.weight = ops_in(be, n->weight, (size_t)H * sizeof *n->weight);
+    in.bias = ops_in(be, n->bias, (size_t)H * sizeof *n->bias);
+    return in;
+}
+
 /* out: y1, y2, sum, sum by add, each [N][H] */
 static void run_forward(struct backend *be, void *context, void *out)
 {
     const struct forward *c = context;
-    const size_t all = (size_t)c->N * (size_t)c->H;
-    float *y1 = out, *y2 = y1 + all, *sum = y2 + all, *again = sum + all;
-    const float *x = c->x;
-    if (c->in_place) {
-        memcpy(sum, x, all * sizeof *sum);
-        memcpy(again, x, all * sizeof *sum);
-        x = sum;
+    const int64_t all = (int64_t)c->N * c->H;
+    const act_t *add1 = ops_in_acts(be, c->add1, all), *add2 = ops_in_acts(be, c->add2, all);
+    act_t *x = ops_in_acts(be, c->x, all), *y1 = ops_room_acts(be, all), *y2 = NULL,
+          *sum = c->in_place ? x : ops_room_acts(be, all);
+    struct norm n1 = norm_in(be, c->n1, c->H), n2;
+    if (c->n2) {
+        n2 = norm_in(be, c->n2, c->H);
+        y2 = ops_room_acts(be, all);
     }
-    be->ops->norm_forward(be, y1, c->n2 ? y2 : NULL, sum, x, c->add1, c->add2, c->n1, c->n2, c->N,
-                          c->H);
-    if (c->add1)
-        be->ops->add(be, again, c->in_place ? again : c->x, c->add1, c->add2, c->N, c->H);
-    else
-        memcpy(again, sum, all * sizeof *sum);
+    be->ops->norm_forward(be, y1, y2, sum, x, add1, add2, &n1, c->n2 ? &n2 : NULL, c->N, c->H);
+    float *y = out;
+    ops_out_acts(be, y, y1, all);
+    if (y2)
+        ops_out_acts(be, y + all, y2, all);
+    ops_out_acts(be, y + 2 * all, sum, all);
+    x = ops_in_acts(be, c->x, all);
+    if (c->add1) {
+        sum = c->in_place ? x : ops_room_acts(be, all);
+        be->ops->add(be, sum, x, add1, add2, c->N, c->H);
+    }
+    ops_out_acts(be, y + 3 * all, sum, all);
 }
 
 struct norms {
@@ -69,14 +84,14 @@ static void check_forward(enum norm_kind kind, int N, int H, int adds, bool two)
             float s = x[row * H + i];
             s = adds > 0 ? s + add[row * H + i] : s;
             s = adds > 1 ? s + add[all + row * H + i] : s;
-            sum[i] = s;
+            sum[i] = s = ops_exact(s);
             assert_true(got[2 * all + row * H + i] == s && got[3 * all + row * H + i] == s);
         }
         reference_norm(y, sum, &n.n1, H);
-        ops_close("y1", got + row * H, y, H, 1e-5);
+        ops_close_acts("y1", got + row * H, y, H, 1e-5);
         reference_norm(y, sum, &n.n2, H);
         if (two)
-            ops_close("y2", got + all + row * H, y, H, 1e-5);
+            ops_close_acts("y2", got + all + row * H, y, H, 1e-5);
     }
 
     /* each row alone, from the last to the first */
@@ -106,12 +121,13 @@ static void check_forward(enum norm_kind kind, int N, int H, int adds, bool two)
 static void test_forward(void **state)
 {
     (void)state;
-    static const int shape[][2] = {{1, 1},    {3, 7},    {2, 16},  {5, 33},
-                                   {130, 64}, {90, 768}, {3, 6144}};
-    for (int i = 0; i < 7; i++) {
+    static const int shape[][2] = {{1, 1},   {3, 7},    {2, 16},   {3, 24},   {5, 33},
+                                   {4, 136}, {130, 64}, {2, 2050}, {90, 768}, {3, 6144}};
+    for (int i = 0; i < (ops_small() ? 8 : 10); i++) {
+        const int N = shape[i][0], H = ops_width(shape[i][1]);
         for (int adds = 0; adds < 3; adds++) {
-            check_forward(NORM_LAYER, shape[i][0], shape[i][1], adds, adds != 1);
-            check_forward(NORM_RMS, shape[i][0], shape[i][1], adds, adds != 2);
+            check_forward(NORM_LAYER, N, H, adds, adds != 1);
+            check_forward(NORM_RMS, N, H, adds, adds != 2);
         }
     }
 }
@@ -125,16 +141,20 @@ struct backward {
     float limit;
 };
 
-/* out: dx [N][H], int64 sum [n_trained], overflow */
+/* out: int64 sum [n_trained], overflow, dx [N][H] */
 static void run_backward(struct backend *be, void *context, void *out)
 {
     const struct backward *c = context;
-    const size_t all = (size_t)c->b->n_tokens * (size_t)c->H;
-    int64_t *sum = out;
-    float *dx = (float *)(void *)(sum + c->n_trained + 1);
-    struct grads g = {sum, c->n_trained, c->limit, sum + c->n_trained};
-    memcpy(dx, c->dx, all * sizeof *dx);
-    be->ops->norm_backward(be, dx, c->dy1, c->dy2, c->x, c->n1, c->n2, c->H, &g, c->b);
+    const int64_t all = (int64_t)c->b->n_tokens * c->H;
+    const struct batch b = ops_in_batch(be, c->b);
+    const struct norm n1 = norm_in(be, c->n1, c->H),
+                      n2 = c->n2 ? norm_in(be, c->n2, c->H) : (struct norm){0};
+    struct grads g = ops_grads(be, c->n_trained, c->limit);
+    act_t *dx = ops_in_acts(be, c->dx, all);
+    be->ops->norm_backward(be, dx, ops_in_acts(be, c->dy1, all), ops_in_acts(be, c->dy2, all),
+                           ops_in_acts(be, c->x, all), &n1, c->n2 ? &n2 : NULL, c->H, &g, &b);
+    ops_out_grads(be, out, &g);
+    ops_out_acts(be, (float *)(void *)((int64_t *)out + c->n_trained + 1), dx, all);
 }
 
 static void check_backward(enum norm_kind kind, const int *length, int n_seqs, int H, bool two,
@@ -167,7 +187,7 @@ static void check_backward(enum norm_kind kind, const int *length, int n_seqs, i
                                     x, &n.n2, H);
     }
     /* of few columns, dx is a small difference of large terms */
-    ops_close("dx", dx, want, all, H < 16 ? 1e-4 : 1e-5);
+    ops_close_acts("dx", dx, want, all, H < 16 ? 1e-4 : 1e-5);
     if (trained) {
         float *sums = malloc((size_t)H * 4 * sizeof *sums);
         for (int i = 0; i < 4 * H; i++) {
@@ -215,12 +235,13 @@ static void check_backward(enum norm_kind kind, const int *length, int n_seqs, i
 static void test_backward(void **state)
 {
     (void)state;
-    static const int H[] = {1, 7, 16, 33, 64, 1100};
+    static const int widths[] = {1, 7, 16, 24, 33, 64, 136, 1100};
     static const int length[] = {5, 1, 40, 17};
-    for (int i = 0; i < 6; i++) {
-        for (int mode = 0; mode < 4; mode++) {
-            check_backward(NORM_LAYER, length, 4, H[i], mode & 1, mode & 2);
-            check_backward(NORM_RMS, length, 4, H[i], mode & 1, mode & 2);
+    for (int i = 0; i < (ops_small() ? 7 : 8); i++) {
+        const int H = ops_width(widths[i]);
+        for (int mode = 0; mode < (ops_trains_weights() ? 4 : 2); mode++) {
+            check_backward(NORM_LAYER, length, 4, H, mode & 1, mode & 2);
+            check_backward(NORM_RMS, length, 4, H, mode & 1, mode & 2);
         }
     }
 }
@@ -258,6 +279,8 @@ static void test_backward_refuses_large_contributions(void **state)
 {
     (void)state;
     enum { H = 40 };
+    if (!ops_trains_weights())
+        skip();
     const int length[] = {2, 3};
     struct batch b = ops_batch(length, 2);
     struct norms n = norms_of(NORM_LAYER, H, true, 1e-5f);

@@ -1,4 +1,4 @@
-/* qkv_rope and its inverse against float64: both layouts, in place, by rows, threads and instruction set. */
+/* qkv_rope and its inverse against float64: both layouts, in place, and by rows. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,32 +22,44 @@ struct rope {
     bool in_place, backward;
 };
 
-static size_t floats(const struct rope *c)
+static int64_t floats(const struct rope *c)
 {
-    return (size_t)c->b.n_tokens * (size_t)(c->a.heads + 2 * c->a.kv_heads) * (size_t)c->a.head_dim;
+    return (int64_t)c->b.n_tokens * (c->a.heads + 2 * c->a.kv_heads) * c->a.head_dim;
 }
 
 /* out: q, k, v, or their gradients in the projections' layout */
 static void run_rope(struct backend *be, void *context, void *out)
 {
-    struct rope *c = context;
-    const struct attention *a = &c->a;
-    const size_t q_size = (size_t)c->b.n_tokens * (size_t)a->heads * (size_t)a->head_dim;
-    const size_t k_size = (size_t)c->b.n_tokens * (size_t)a->kv_heads * (size_t)a->head_dim;
-    const bool split = a->layout == QKV_SPLIT;
-    float *y = out;
-    const float *x = c->x;
-    if (c->in_place) {
-        memcpy(y, x, floats(c) * sizeof *y);
-        x = y;
+    const struct rope *c = context;
+    const struct batch b = ops_in_batch(be, &c->b);
+    const bool split = c->a.layout == QKV_SPLIT;
+    const size_t table = (size_t)(c->a.max_positions * (c->a.rotary_dims / 2)) * sizeof(float);
+    const int64_t row = (int64_t)b.n_tokens * c->a.head_dim, all = floats(c),
+                  size[3] = {row * c->a.heads, row * c->a.kv_heads, row * c->a.kv_heads};
+    struct attention a = c->a;
+    a.rope_cos = ops_in(be, c->a.rope_cos, table);
+    a.rope_sin = ops_in(be, c->a.rope_sin, table);
+    /* q, k, v apart; of interleaved projections the one array that holds all */
+    const bool one_in = !split && !c->backward, one_out = !split && c->backward;
+    act_t *x[3] = {NULL}, *y[3] = {NULL};
+    int64_t at = 0;
+    for (int part = 0; part < 3; at += size[part], part++) {
+        if (part == 0 || !one_in)
+            x[part] = ops_in_acts(be, c->x + at, one_in ? all : size[part]);
+        if (part == 0 || !one_out)
+            y[part] = c->in_place ? x[part] : ops_room_acts(be, one_out ? all : size[part]);
     }
     if (c->backward)
-        be->ops->qkv_rope_backward(be, y, split ? y + q_size : NULL,
-                                   split ? y + q_size + k_size : NULL, x, x + q_size,
-                                   x + q_size + k_size, a, &c->b);
+        be->ops->qkv_rope_backward(be, y[0], y[1], y[2], x[0], x[1], x[2], &a, &b);
     else
-        be->ops->qkv_rope(be, y, y + q_size, y + q_size + k_size, x, split ? x + q_size : NULL,
-                          split ? x + q_size + k_size : NULL, a, NULL, &c->b);
+        be->ops->qkv_rope(be, y[0], y[1], y[2], x[0], x[1], x[2], &a, NULL, &b);
+    if (one_out) {
+        ops_out_acts(be, out, y[0], all);
+        return;
+    }
+    float *next = out;
+    for (int part = 0; part < 3; next += size[part], part++)
+        ops_out_acts(be, next, y[part], size[part]);
 }
 
 /* Copies of heads from the projections' layout to q | k | v, rotated; or rotated back and into that layout. */
@@ -73,8 +85,9 @@ static void reference(double *y, const double *x, const struct rope *c)
     }
 }
 
-static void check_rope(int heads, int kv_heads, int hd, int rotary, enum qkv_layout layout)
+static void check_rope(int heads, int kv_heads, int head_dim, int rotary, enum qkv_layout layout)
 {
+    const int hd = ops_width(head_dim);
     static const int length[] = {3, 1, 60, 29};
     float *table = malloc((size_t)POSITIONS * (size_t)(rotary + 1) * sizeof *table);
     float *sine = table + POSITIONS * (rotary / 2);
@@ -86,7 +99,7 @@ static void check_rope(int heads, int kv_heads, int hd, int rotary, enum qkv_lay
     }
     struct rope c = {.a = {heads, kv_heads, hd, rotary, POSITIONS, layout, 1, 0, table, sine},
                      .b = ops_batch(length, 4)};
-    const int64_t size = (int64_t)floats(&c);
+    const int64_t size = floats(&c);
     float *x = ops_random(size, 3, 1);
     double *wide = ops_double(x, size), *want = malloc((size_t)size * sizeof *want);
     c.x = x;
@@ -95,7 +108,7 @@ static void check_rope(int heads, int kv_heads, int hd, int rotary, enum qkv_lay
         c.in_place = false;
         float *got = ops_same_bits(run_rope, &c, (size_t)size * sizeof *got);
         reference(want, wide, &c);
-        ops_close(backward ? "dqkv" : "qkv", got, want, size, 1e-6);
+        ops_close_acts(backward ? "dqkv" : "qkv", got, want, size, 1e-6);
         if (layout == QKV_SPLIT) {
             c.in_place = true;
             float *same = ops_once(run_rope, &c, (size_t)size * sizeof *got, 2);
@@ -140,7 +153,8 @@ static void test_split(void **state)
     check_rope(4, 2, 24, 24, QKV_SPLIT);
     check_rope(6, 1, 10, 6, QKV_SPLIT);
     check_rope(12, 12, 64, 0, QKV_SPLIT);
-    check_rope(32, 8, 128, 128, QKV_SPLIT);
+    if (!ops_small())
+        check_rope(32, 8, 128, 128, QKV_SPLIT);
 }
 
 static void test_interleaved(void **state)
@@ -148,7 +162,8 @@ static void test_interleaved(void **state)
     (void)state;
     check_rope(2, 2, 8, 2, QKV_INTERLEAVED);
     check_rope(8, 8, 96, 24, QKV_INTERLEAVED);
-    check_rope(16, 16, 64, 64, QKV_INTERLEAVED);
+    if (!ops_small())
+        check_rope(16, 16, 64, 64, QKV_INTERLEAVED);
 }
 
 int main(void)

@@ -10,6 +10,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 void layer_init(struct layer *y, int out, int in, enum dtype dtype, enum matmul matmul, bool bias,
                 int r, unsigned seed)
@@ -37,27 +38,59 @@ void layer_free(struct layer *y)
     free(y->values);
 }
 
+/* n floats rounded to a type, in out. */
+static void round_to(void *out, const float *x, enum dtype type, int64_t n)
+{
+    uint16_t *half = out;
+    if (type == DTYPE_F32)
+        memcpy(out, x, (size_t)n * sizeof *x);
+    else
+        for (int64_t i = 0; i < n; i++)
+            half[i] = type == DTYPE_F16 ? half_from_float(x[i]) : bf16_from_float(x[i]);
+}
+
+void layer_source(struct layer *y, enum dtype source)
+{
+    const int64_t all = (int64_t)y->shape.out * y->shape.in;
+    void *rounded = malloc((size_t)all * sizeof *y->rows);
+    assert_non_null(rounded);
+    round_to(rounded, y->rows, source, all);
+    floats_from(y->rows, rounded, source, all);
+    free(rounded);
+    y->source = source;
+}
+
+static void put_rows(struct backend *be, struct linear *l, const struct layer *from, int first,
+                     int n)
+{
+    const int64_t all = (int64_t)n * l->in;
+    void *rows = malloc((size_t)all * sizeof(float) + 1);
+    assert_non_null(rows);
+    round_to(rows, from->rows + (int64_t)first * l->in, from->source, all);
+    be->ops->linear_put_rows(be, l, rows, from->source, first, n);
+    free(rows);
+}
+
 void layer_put(struct backend *be, struct linear *l, struct lora *adapter, const struct layer *from)
 {
+    const size_t out = (size_t)from->shape.out, in = (size_t)from->shape.in,
+                 r = (size_t)from->adapter.r;
     *l = from->shape;
-    l->weight = be->ops->region_alloc(be, "weights", be->ops->linear_weight_bytes(be, l));
-    assert_non_null(l->weight);
-    if (l->dtype == DTYPE_I8) {
-        l->absmax = be->ops->region_alloc(be, "weights", (size_t)l->out * sizeof *l->absmax);
-        assert_non_null(l->absmax);
-    }
-    if (from->adapter.r > 0) {
+    l->weight = ops_zeros(be, be->ops->linear_weight_bytes(be, l));
+    l->absmax = l->dtype == DTYPE_I8 ? ops_zeros(be, out * sizeof *l->absmax) : NULL;
+    l->bias = ops_in(be, from->shape.bias, out * sizeof *l->bias);
+    l->master = ops_in(be, from->shape.master, out * in * sizeof *l->master);
+    if (r > 0) {
         *adapter = from->adapter;
         l->adapter[0] = adapter;
-        adapter->a_packed = be->ops->region_alloc(
-            be, "adapters", be->ops->lora_packed_bytes(be, l, adapter->r));
-        assert_non_null(adapter->a_packed);
+        adapter->a = ops_in(be, from->adapter.a, r * in * sizeof *adapter->a);
+        adapter->b = ops_in(be, from->adapter.b, r * out * sizeof *adapter->b);
+        adapter->a_packed = ops_zeros(be, be->ops->lora_packed_bytes(be, l, adapter->r));
     }
     if (!l->master) { /* in two parts, the later rows first */
         const int half = l->out / 2;
-        be->ops->linear_put_rows(be, l, from->rows + (int64_t)half * l->in, DTYPE_F32, half,
-                                 l->out - half);
-        be->ops->linear_put_rows(be, l, from->rows, DTYPE_F32, 0, half);
+        put_rows(be, l, from, half, l->out - half);
+        put_rows(be, l, from, 0, half);
     }
     be->ops->linear_refresh(be, l);
 }

@@ -8,6 +8,7 @@
 struct layer {
     struct linear shape;
     struct lora adapter; /* r 0: none; else shape.adapter[0] */
+    enum dtype source;   /* as which the rows are handed over: float, f16 or bf16 */
     float *rows;         /* [out][in] */
     float *values;       /* what bias and adapter point to */
 };
@@ -17,7 +18,11 @@ void layer_init(struct layer *y, int out, int in, enum dtype dtype, enum matmul 
                 int r, unsigned seed);
 void layer_free(struct layer *y);
 
-/* The layer in memory of the backend, in l and (r > 0) adapter, which l points to then. */
-void layer_put(struct backend *be, struct linear *l, struct lora *adapter, const struct layer *from);
+/* The rows are handed over as this type: they are rounded to it. */
+void layer_source(struct layer *y, enum dtype source);
+
+/* The layer in memory of the backend, in l and (r > 0) adapter, which l points to then. Inside an ops_run. */
+void layer_put(struct backend *be, struct linear *l, struct lora *adapter,
+               const struct layer *from);
 
 #endif

@@ -7,25 +7,115 @@
 
 #include "support/ops_check.h"
 
+#include "error.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const size_t workspace_bytes = (size_t)16 << 20;
+/* The largest shapes that tests give to an operation. */
+enum { MAX_TOKENS = 256, MAX_HEAD_DIM = 128, MAX_WIDTH = 24576, SMALL_WIDTH = 2048, VOCAB = 20480 };
+
+bool ops_on_cuda(void)
+{
+    const char *device = getenv("RLHF_TEST_DEVICE");
+    if (!device || !strcmp(device, "cpu"))
+        return false;
+    if (strcmp(device, "cuda") != 0)
+        fail_msg("RLHF_TEST_DEVICE is %s, should be cpu or cuda", device);
+    return true;
+}
+
+bool ops_small(void)
+{
+    return getenv("RLHF_TEST_SMALL") != NULL;
+}
+
+static void open_backend(struct backend *be, const char *isa, int threads, bool plan_only)
+{
+    const struct backend_choice cuda = {.device = "cuda", .threads = 1, .plan_only = plan_only};
+    *be = (struct backend){0};
+    if ((ops_on_cuda() ? backend_open(be, &cuda) : cpu_open(be, isa, threads)) != 0)
+        fail_msg("%s", error_message());
+}
+
+/* The table stays when the backend is closed. */
+static const struct backend_ops *table(void)
+{
+    static const struct backend_ops *ops;
+    if (!ops) {
+        struct backend be;
+        open_backend(&be, NULL, 1, true);
+        ops = be.ops;
+        ops->close(&be);
+    }
+    return ops;
+}
+
+bool ops_trains_weights(void)
+{
+    return table()->trains_weights;
+}
+
+int ops_width(int n)
+{
+    const int multiple = table()->width_multiple;
+    return (n + multiple - 1) / multiple * multiple;
+}
+
+void *ops_zeros(struct backend *be, size_t bytes)
+{
+    void *p = be->ops->region_alloc(be, "test", bytes > 0 ? bytes : 1);
+    if (!p)
+        fail_msg("no memory of the device for %zu bytes", bytes);
+    return p;
+}
 
 static void *run_one(const char *isa, int threads, ops_run *run, void *context, size_t bytes)
 {
-    struct backend be = {0};
-    assert_int_equal(cpu_open(&be, isa, threads), 0);
-    void *workspace = aligned_alloc(64, workspace_bytes), *out = calloc(1, bytes + 1);
-    assert_non_null(workspace);
+    struct backend be;
+    void *out = calloc(1, bytes + 1);
     assert_non_null(out);
-    be.ops->workspace_set(&be, workspace, workspace_bytes);
+    open_backend(&be, isa, threads, false);
+    /* large shapes on the CPU are of few tokens */
+    const int width = ops_on_cuda() && !ops_small() ? MAX_WIDTH : SMALL_WIDTH;
+    const size_t workspace =
+        be.ops->workspace_bytes(&be, MAX_TOKENS, width, width, MAX_TOKENS, MAX_HEAD_DIM, VOCAB);
+    be.ops->workspace_set(&be, ops_zeros(&be, workspace), workspace);
     run(&be, context, out);
-    assert_int_equal(be.ops->sync(&be), 0);
+    if (be.ops->sync(&be) != 0)
+        fail_msg("%s", error_message());
     be.ops->close(&be);
-    free(workspace);
     return out;
+}
+
+/* Keeps the first run's bytes in first; later ones must be the same. */
+static void compare_run(void **first, void *out, size_t bytes, const char *how, int threads)
+{
+    if (!*first) {
+        *first = out;
+        return;
+    }
+    const unsigned char *a = *first, *b = out;
+    for (size_t i = 0; i < bytes; i++)
+        if (a[i] != b[i])
+            fail_msg("%s, threads %d: other bits than the first run, from byte %zu of %zu", how,
+                     threads, i, bytes);
+    free(out);
+}
+
+/* The shim takes the order of blocks and warps from the environment; on a card it says nothing. */
+static void *cuda_same_bits(ops_run *run, void *context, size_t bytes)
+{
+    static const char *const order[] = {NULL, "1", "2"};
+    void *first = NULL;
+    for (int i = 0; i < 3; i++) {
+        if (order[i])
+            setenv("RLHF_SHIM_ORDER", order[i], 1);
+        compare_run(&first, run_one(NULL, 1, run, context, bytes), bytes, "shuffled", i);
+        unsetenv("RLHF_SHIM_ORDER");
+    }
+    return first;
 }
 
 void *ops_same_bits(ops_run *run, void *context, size_t bytes)
@@ -33,19 +123,14 @@ void *ops_same_bits(ops_run *run, void *context, size_t bytes)
     static const char *const isa[] = {"plain", "avx2", "avx512"};
     static const int threads[] = {1, 2, 4};
     void *first = NULL;
+    if (ops_on_cuda())
+        return cuda_same_bits(run, context, bytes);
     for (int i = 0; i < 3; i++) {
         if (!cpu_ops(isa[i]))
             continue;
-        for (int t = 0; t < 3; t++) {
-            void *out = run_one(isa[i], threads[t], run, context, bytes);
-            if (first && memcmp(first, out, bytes) != 0)
-                fail_msg("%s with %d threads gives other bits than plain with 1", isa[i],
-                         threads[t]);
-            if (first)
-                free(out);
-            else
-                first = out;
-        }
+        for (int t = 0; t < 3; t++)
+            compare_run(&first, run_one(isa[i], threads[t], run, context, bytes), bytes, isa[i],
+                        threads[t]);
     }
     assert_non_null(first);
     return first;
@@ -54,6 +139,114 @@ void *ops_same_bits(ops_run *run, void *context, size_t bytes)
 void *ops_once(ops_run *run, void *context, size_t bytes, int threads)
 {
     return run_one(NULL, threads, run, context, bytes);
+}
+
+void *ops_in(struct backend *be, const void *host, size_t bytes)
+{
+    if (!host)
+        return NULL;
+    void *p = ops_zeros(be, bytes);
+    if (bytes > 0)
+        be->ops->copy_in(be, p, host, bytes);
+    return p;
+}
+
+static size_t acts_bytes(const struct backend *be, int64_t n)
+{
+    return (size_t)n * dtype_bytes(be->ops->act);
+}
+
+void ops_set_acts(struct backend *be, act_t *device, const float *x, int64_t n)
+{
+    if (be->ops->act == DTYPE_F32) {
+        be->ops->copy_in(be, device, x, acts_bytes(be, n));
+        return;
+    }
+    uint16_t *bits = malloc(acts_bytes(be, n) + 1);
+    assert_non_null(bits);
+    for (int64_t i = 0; i < n; i++)
+        bits[i] = bf16_from_float(x[i]);
+    be->ops->copy_in(be, device, bits, acts_bytes(be, n));
+    free(bits);
+}
+
+act_t *ops_in_acts(struct backend *be, const float *x, int64_t n)
+{
+    if (!x)
+        return NULL;
+    act_t *acts = ops_zeros(be, acts_bytes(be, n));
+    if (n > 0)
+        ops_set_acts(be, acts, x, n);
+    return acts;
+}
+
+void *ops_room(struct backend *be, size_t bytes)
+{
+    void *host = malloc(bytes + 1);
+    assert_non_null(host);
+    memset(host, 0xff, bytes);
+    void *p = ops_in(be, host, bytes);
+    free(host);
+    return p;
+}
+
+act_t *ops_room_acts(struct backend *be, int64_t n)
+{
+    return ops_room(be, acts_bytes(be, n));
+}
+
+act_t *ops_part_acts(struct backend *be, const act_t *x, int64_t first)
+{
+    return (char *)(uintptr_t)x + acts_bytes(be, first);
+}
+
+void ops_out(struct backend *be, void *host, const void *device, size_t bytes)
+{
+    if (bytes > 0)
+        be->ops->copy_out(be, host, device, bytes);
+}
+
+void ops_out_acts(struct backend *be, float *host, const act_t *device, int64_t n)
+{
+    void *acts = malloc(acts_bytes(be, n) + 1);
+    assert_non_null(acts);
+    ops_out(be, acts, device, acts_bytes(be, n));
+    floats_from(host, acts, be->ops->act, n);
+    free(acts);
+}
+
+struct batch ops_in_batch(struct backend *be, const struct batch *b)
+{
+    const size_t N = (size_t)b->n_tokens, S = (size_t)b->n_seqs;
+    return (struct batch){.n_tokens = b->n_tokens,
+                          .n_seqs = b->n_seqs,
+                          .id = ops_in(be, b->id, N * sizeof *b->id),
+                          .position = ops_in(be, b->position, N * sizeof *b->position),
+                          .sequence = ops_in(be, b->sequence, N * sizeof *b->sequence),
+                          .start = ops_in(be, b->start, (S + 1) * sizeof *b->start),
+                          .slot = ops_in(be, b->slot, S * sizeof *b->slot),
+                          .sample = ops_in(be, b->sample, S * sizeof *b->sample)};
+}
+
+struct grads ops_grads(struct backend *be, int64_t n, float limit)
+{
+    return (struct grads){
+        .sum = ops_zeros(be, (size_t)n * sizeof(int64_t)),
+        .n = n,
+        .limit = limit,
+        .overflow = ops_zeros(be, sizeof(int64_t)),
+    };
+}
+
+void ops_out_grads(struct backend *be, int64_t *host, const struct grads *g)
+{
+    ops_out(be, host, g->sum, (size_t)g->n * sizeof *host);
+    ops_out(be, host + g->n, g->overflow, sizeof *host);
+}
+
+float ops_exact(float x)
+{
+    return ops_on_cuda() ? bf16_to_float(bf16_from_float(x)) : x;
 }
 
 float *ops_random(int64_t n, unsigned seed, float scale)
@@ -67,7 +260,7 @@ float *ops_random(int64_t n, unsigned seed, float scale)
         rng_draw(word, key, (uint32_t)i, (uint32_t)(i >> 32), 0, 0);
         for (int j = 0; j < 4; j++)
             sum += rng_uniform(word[j]);
-        x[i] = sum * scale * 1.7320508f; /* the sum of four has variance 1/3 */
+        x[i] = ops_exact(sum * scale * 1.7320508f); /* the sum of four has variance 1/3 */
     }
     return x;
 }
@@ -93,6 +286,16 @@ void ops_close(const char *what, const float *got, const double *want, int64_t n
             fail_msg("%s: element %lld is %.9g, should be %.9g (error %.2g of %.2g allowed)", what,
                      (long long)i, got[i], want[i], error, bound * (fabs(want[i]) + size));
     }
+}
+
+double ops_bound_acts(double bound)
+{
+    return ops_on_cuda() ? fmax(bound, 1e-2) : bound;
+}
+
+void ops_close_acts(const char *what, const float *got, const double *want, int64_t n, double bound)
+{
+    ops_close(what, got, want, n, ops_bound_acts(bound));
 }
 
 struct batch ops_batch(const int *length, int n_seqs)

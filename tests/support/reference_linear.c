@@ -1,5 +1,7 @@
 #include "support/reference_linear.h"
 
+#include "support/ops_check.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,19 +29,20 @@ static float quantise(double *code, const float *x, int n, float threshold)
 
 void reference_weights(double *w, const struct linear *l, const float *rows)
 {
+    const enum dtype stored = ops_on_cuda() && l->dtype != DTYPE_I8 ? DTYPE_BF16 : l->dtype;
     for (int64_t o = 0; o < l->out; o++) {
         double *to = w + o * l->in;
         const float *row = rows + o * l->in;
-        if (l->dtype == DTYPE_I8) {
+        if (stored == DTYPE_I8) {
             const float absmax = quantise(to, row, l->in, 0);
             for (int k = 0; k < l->in; k++)
                 to[k] *= absmax / 127.0;
             continue;
         }
         for (int k = 0; k < l->in; k++)
-            to[k] = l->dtype == DTYPE_F16    ? half_to_float(half_from_float(row[k]))
-                    : l->dtype == DTYPE_BF16 ? bf16_to_float(bf16_from_float(row[k]))
-                                             : row[k];
+            to[k] = stored == DTYPE_F16    ? half_to_float(half_from_float(row[k]))
+                    : stored == DTYPE_BF16 ? bf16_to_float(bf16_from_float(row[k]))
+                                           : row[k];
     }
 }
 
@@ -56,7 +59,7 @@ static double *dropout_factors(const struct lora *a, int in, int N, const struct
     double *factor = allocate((int64_t)N * in, sizeof *factor);
     for (int n = 0; n < N; n++)
         for (int k = 0; k < in; k++)
-            factor[(int64_t)n * in + k] = !pass->dropout          ? 1
+            factor[(int64_t)n * in + k] = !pass->dropout           ? 1
                                           : dropped(a, pass, n, k) ? 0
                                                                    : 1 / (1 - (double)a->dropout);
     return factor;
@@ -76,8 +79,8 @@ static void llm_int8_row(double *y, const struct linear *l, const double *w, con
         const double *row = w + (int64_t)o * l->in;
         y[o] = 0;
         for (int k = 0; k < l->in; k++)
-            y[o] += row[k] * (threshold > 0 && fabsf(x[k]) >= threshold ? x[k]
-                                                                        : code[k] * absmax / 127);
+            y[o] += row[k] *
+                    (threshold > 0 && fabsf(x[k]) >= threshold ? x[k] : code[k] * absmax / 127);
     }
     free(code);
 }

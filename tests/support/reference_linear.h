@@ -1,5 +1,6 @@
 /* Linear layers and the heads in float64, written as their formulas read, to test the backends against. Weights are given
- * as the float rows that linear_put_rows gets, and rounded as the layer's dtype says. Shapes as in backend.h. */
+ * as the float rows that linear_put_rows gets, and rounded as the backend stores the layer's dtype: itself, or bf16 for each
+ * floating one on CUDA. Shapes as in backend.h. */
 #ifndef RLHF_TESTS_SUPPORT_REFERENCE_LINEAR_H
 #define RLHF_TESTS_SUPPORT_REFERENCE_LINEAR_H
 

@@ -1,0 +1,3 @@
+#!/bin/sh
+# tests/ops/rope on the CUDA module
+exec "$srcdir/tests/ops/cuda.sh" rope
