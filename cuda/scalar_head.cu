@@ -64,21 +64,21 @@ __global__ void scalar_dx_kernel(bf16 *dx, const float *dvalue, const float *w, 
 __global__ void __launch_bounds__(THREADS) scalar_gradient_kernel(struct grads g, int64_t offset, const float *dvalue, const bf16 *x,
                                                                   int H, const int32_t *row, int n, const int32_t *sequence)
 {
-    __shared__ int end;
+    __shared__ int first_behind;
     const int first = blockIdx.x, mine = sequence[row[first]];
     if (first > 0 && sequence[row[first - 1]] == mine)
         return;
     if (threadIdx.x == 0)
-        end = n;
+        first_behind = n;
     __syncthreads();
     for (int i = first + (int)threadIdx.x; i < n; i += THREADS) {
         if (sequence[row[i]] != mine) {
-            atomicMin(&end, i);
+            atomicMin(&first_behind, i);
             break;
         }
     }
     __syncthreads();
-    const int k = ((int)blockIdx.y * THREADS + (int)threadIdx.x) * PACK;
+    const int end = first_behind, k = ((int)blockIdx.y * THREADS + (int)threadIdx.x) * PACK;
     if (k > H)
         return;
     if (k == H) {
