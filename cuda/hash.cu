@@ -14,13 +14,13 @@ enum { HASH_THREADS = 256, CHUNK_BYTES = 64 << 10, WORD = 8 };
 #define P3 0x165667B19E3779F9u
 #define P4 0x85EBCA77C2B2AE63u
 
-static __host__ __device__ inline uint64_t round64(uint64_t acc, uint64_t word)
+static __host__ __device__ __forceinline__ uint64_t round64(uint64_t acc, uint64_t word)
 {
     acc += word * P2;
     return (acc << 31 | acc >> 33) * P1;
 }
 
-static __host__ __device__ inline uint64_t avalanche(uint64_t x)
+static __host__ __device__ __forceinline__ uint64_t avalanche(uint64_t x)
 {
     x = (x ^ x >> 33) * P2;
     x = (x ^ x >> 29) * P3;

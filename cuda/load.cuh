@@ -6,7 +6,7 @@
 
 typedef __nv_bfloat16 bf16;
 
-enum { PACK = 8 }; /* bf16 values in 16 bytes */
+constexpr int PACK = 8; /* bf16 values in 16 bytes */
 
 /* Eight values of 16 bytes, the lowest address first. */
 __device__ __forceinline__ void unpack(float v[PACK], uint4 raw)

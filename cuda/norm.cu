@@ -14,7 +14,7 @@
 
 enum {
     WARP_ROWS = 4,         /* rows a block when each belongs to a warp */
-    WARP_THREADS = WARP_ROWS * (int)WARP,
+    WARP_THREADS = WARP_ROWS * WARP,
     WARP_PACKS = 4 * WARP, /* the longest row of a warp: 4 packs a lane */
     ROW_THREADS = 512,     /* most threads of a row's block */
     ROW_PACKS = 8,         /* most packs of one of its threads */
@@ -272,7 +272,7 @@ __global__ void __launch_bounds__(WARP_ROW ? WARP_THREADS : ROW_THREADS, PACKS <
     norm_backward_kernel(struct norm_backward a)
 {
     enum { SUMS = 4 };
-    __shared__ float scratch[SUMS * ROW_THREADS / WARP];
+    __shared__ float scratch[SUMS * (ROW_THREADS / WARP)];
     const struct share s = share_of<WARP_ROW>(a.H);
     if (WARP_ROW && s.row >= a.N)
         return;
