@@ -66,7 +66,7 @@ template <bool WARP_ROW, int COUNT> __device__ __forceinline__ void row_sums(flo
     }
 }
 
-/* The share of a row of p [N][H]; zeros where it has none. */
+/* The share of a row of p [N][H]; zeros where it has none, or p is NULL. */
 template <int PACKS>
 __device__ __forceinline__ void load_share(uint4 (&kept)[PACKS], const bf16 *p, const struct share &s, int H)
 {
@@ -74,7 +74,7 @@ __device__ __forceinline__ void load_share(uint4 (&kept)[PACKS], const bf16 *p, 
     for (int i = 0; i < PACKS; i++) {
         int column;
         kept[i] = make_uint4(0, 0, 0, 0);
-        if (share_column(&column, s, i))
+        if (share_column(&column, s, i) && p)
             kept[i] = *(const uint4 *)(p + s.row * H + column);
     }
 }
@@ -175,7 +175,8 @@ static __device__ __forceinline__ void add_pack(float (&v)[PACK], const bf16 *p,
  * Limits:  H % 8 == 0, H <= 32768 (checked by the launcher)
  */
 template <int PACKS, bool WARP_ROW>
-__global__ void __launch_bounds__(WARP_ROW ? WARP_THREADS : ROW_THREADS) norm_forward_kernel(struct norm_forward a)
+__global__ void __launch_bounds__(WARP_ROW ? WARP_THREADS : ROW_THREADS, PACKS <= 2 ? 3 : PACKS <= 4 ? 2 : 1)
+    norm_forward_kernel(struct norm_forward a)
 {
     __shared__ float scratch[ROW_THREADS / WARP];
     const struct share s = share_of<WARP_ROW>(a.H);
@@ -280,8 +281,7 @@ __global__ void __launch_bounds__(WARP_ROW ? WARP_THREADS : ROW_THREADS, PACKS <
     load_share(x, a.x, s, a.H);
     load_share(dy1, a.dy1, s, a.H);
     const bool two = PACKS < ROW_PACKS && a.dy2; /* registers for eight packs of three rows there are not */
-    if (two)
-        load_share(dy2, a.dy2, s, a.H);
+    load_share(dy2, two ? a.dy2 : NULL, s, a.H);
     const struct moments m1 = row_moments<PACKS, WARP_ROW>(x, s, a.n1, a.inverse, scratch);
     struct moments m2 = m1;
     if (two && !same_moments(a.n1, a.n2))

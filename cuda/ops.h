@@ -4,7 +4,7 @@
 
 #include "cuda/cuda.h"
 
-enum { UPDATE_PARTS = 8192 }; /* results of 8 bytes that grads_norm and hash leave for the host at once */
+enum { UPDATE_PARTS = 1024 }; /* results of 8 bytes that grads_norm and hash leave for the host at once */
 
 /* Starts the backend on the device of choice->node_rank; plan_only: no device is touched. Errors: no device. */
 int cuda_open(struct backend *be, const struct backend_choice *choice);
