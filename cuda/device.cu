@@ -227,7 +227,7 @@ size_t cuda_workspace_bytes(struct backend *be, int max_tokens, int max_in, int 
 {
     const size_t need[] = {cuda_linear_workspace(be, max_tokens, max_in, max_out),
                            cuda_attention_workspace(be, max_tokens, max_seq, head_dim),
-                           cuda_head_workspace(be, max_tokens, max_in, vocab), cuda_norm_workspace(be, max_tokens, max_in)};
+                           cuda_head_workspace(be, max_tokens, max_in, vocab), cuda_update_workspace()};
     size_t most = 0;
     for (size_t n : need)
         most = n > most ? n : most;

@@ -4,6 +4,8 @@
 
 #include "cuda/cuda.h"
 
+enum { UPDATE_PARTS = 1024 }; /* results of 8 bytes that grads_norm and hash leave for the host at once */
+
 /* Starts the backend on the device of choice->node_rank; plan_only: no device is touched. Errors: no device. */
 int cuda_open(struct backend *be, const struct backend_choice *choice);
 void cuda_programs_close(struct backend *be);
@@ -22,7 +24,7 @@ void cuda_program_end(struct backend *be);
 size_t cuda_linear_workspace(struct backend *be, int max_tokens, int max_in, int max_out);
 size_t cuda_attention_workspace(struct backend *be, int max_tokens, int max_seq, int head_dim);
 size_t cuda_head_workspace(struct backend *be, int max_tokens, int hidden, int vocab);
-size_t cuda_norm_workspace(struct backend *be, int max_tokens, int hidden);
+size_t cuda_update_workspace(void);
 size_t cuda_workspace_bytes(struct backend *be, int max_tokens, int max_in, int max_out,
                             int max_seq, int head_dim, int vocab);
 void cuda_workspace_set(struct backend *be, void *workspace, size_t bytes);

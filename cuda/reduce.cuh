@@ -6,7 +6,7 @@
 
 #include "cuda/launch.cuh"
 
-enum { WARP = 32 };
+constexpr int WARP = 32;
 #define ALL_LANES 0xffffffffu
 
 struct reduce_sum {
