@@ -16,8 +16,7 @@ __device__ __forceinline__ float epilogue_scale(const struct epilogue &e, int n,
 {
     if (!e.absmax)
         return 1;
-    return e.row_absmax ? (e.row_absmax[n] * e.absmax[o]) * (1.0f / 16129.0f)
-                        : e.absmax[o] * (1.0f / 127.0f);
+    return e.row_absmax ? (e.row_absmax[n] * e.absmax[o]) * (1.0f / 16129.0f) : e.absmax[o] * (1.0f / 127.0f);
 }
 
 __device__ __forceinline__ float epilogue_rest(const struct epilogue &e, int n, int o)
@@ -41,8 +40,7 @@ __device__ __forceinline__ float epilogue_value(const struct epilogue &e, float 
 /* low of outputs o .. o + 7 in rows n + i step < N: a thread's rows share the loads of b. Lanes of a warp that agree in o share
  * them too, so 4 lanes over outputs and 8 over rows cost least. */
 template <int ROWS>
-__device__ __forceinline__ void epilogue_low(float low[ROWS][PACK], const struct epilogue &e, int n,
-                                             int step, int N, int o)
+__device__ __forceinline__ void epilogue_low(float low[ROWS][PACK], const struct epilogue &e, int n, int step, int N, int o)
 {
     const float *b = e.b + (int64_t)o * e.r, *t[ROWS];
 #pragma unroll
@@ -54,8 +52,7 @@ __device__ __forceinline__ void epilogue_low(float low[ROWS][PACK], const struct
             low[i][c] = 0;
     }
     int j = 0;
-    if ((e.r | (int)((uintptr_t)e.t / 4) | (int)((uintptr_t)e.b / 4)) % 4 ==
-        0) { /* rows begin at multiples of 16 bytes */
+    if ((e.r | (int)((uintptr_t)e.t / 4) | (int)((uintptr_t)e.b / 4)) % 4 == 0) { /* rows begin at multiples of 16 bytes */
         for (; j < e.r; j += 4) {
             float4 x[ROWS];
 #pragma unroll
@@ -66,9 +63,7 @@ __device__ __forceinline__ void epilogue_low(float low[ROWS][PACK], const struct
                 const float4 w = *(const float4 *)(b + c * e.r + j);
 #pragma unroll
                 for (int i = 0; i < ROWS; i++)
-                    low[i][c] =
-                        fmaf(x[i].w, w.w,
-                             fmaf(x[i].z, w.z, fmaf(x[i].y, w.y, fmaf(x[i].x, w.x, low[i][c]))));
+                    low[i][c] = fmaf(x[i].w, w.w, fmaf(x[i].z, w.z, fmaf(x[i].y, w.y, fmaf(x[i].x, w.x, low[i][c]))));
             }
         }
     }
@@ -82,8 +77,8 @@ __device__ __forceinline__ void epilogue_low(float low[ROWS][PACK], const struct
 
 /* rest of outputs o .. o + 7, all there, in rows n + i step; those of rows behind N are of no meaning. */
 template <int ROWS>
-__device__ __forceinline__ void epilogue_rest_rows(float rest[ROWS][PACK], const struct epilogue &e,
-                                                   int n, int step, int N, int o)
+__device__ __forceinline__ void epilogue_rest_rows(float rest[ROWS][PACK], const struct epilogue &e, int n, int step, int N,
+                                                   int o)
 {
     float low[ROWS][PACK];
     if (e.t)
@@ -99,8 +94,7 @@ __device__ __forceinline__ void epilogue_rest_rows(float rest[ROWS][PACK], const
 
 /* v: sums in, outputs out; o .. o + 7 in rows n + i step < N. */
 template <int ROWS>
-__device__ __forceinline__ void epilogue_rows(float v[ROWS][PACK], const struct epilogue &e, int n,
-                                              int step, int N, int o)
+__device__ __forceinline__ void epilogue_rows(float v[ROWS][PACK], const struct epilogue &e, int n, int step, int N, int o)
 {
     float rest[ROWS][PACK];
     epilogue_rest_rows<ROWS>(rest, e, n, step, N, o);
