@@ -18,14 +18,15 @@ extern "C" {
 
 enum {
     FEW_ROWS = 64,
-    SUMS_MOST = 64 << 20,    /* bytes of int32 sums */
-    ROWS_MOST = 2048,        /* of a call */
-    ROWS_STEP = 256,         /* a multiple of the rows of cuBLASLt's tiles */
-    BLAS_SCRATCH = 16 << 20, /* bytes that cuBLASLt may use, for sums in parts */
-    STREAMS = 4,             /* warps of a block of few_rows_kernel that read weights */
-    STAGES = 4,              /* of their copies */
-    STEP_BYTES = 128         /* of a weight row that a warp takes at a time */
+    ROWS_MOST = 2048, /* of a call */
+    ROWS_STEP = 256,  /* a multiple of the rows of cuBLASLt's tiles */
+    STREAMS = 4,      /* warps of a block of few_rows_kernel that read weights */
+    STAGES = 4,       /* of their copies */
+    STEP_BYTES = 128  /* of a weight row that a warp takes at a time */
 };
+
+static const size_t sums_most = (size_t)64 << 20;    /* bytes of int32 sums */
+static const size_t blas_scratch = (size_t)16 << 20; /* bytes that cuBLASLt may use, for sums in parts */
 
 /* rest (epilogue.cuh) of a warp's tile with the row's outliers: outputs o .. o + 7 of the lane's rows first + lane / OUTPUT_LANES
  * + i * 32 / OUTPUT_LANES. All lanes call it; o < out. */
@@ -127,7 +128,8 @@ __device__ __forceinline__ void stream(int32_t sum[TILES][GROUPS][4], uint4 *rin
  * Limits:  out % 8 == 0 (checked by the launcher)
  */
 template <int TILES, int GROUPS>
-static __global__ void few_rows_kernel(bf16 *y, const int8_t *w, struct codes q, struct epilogue e, int N, int out, int ld)
+static __global__ void __launch_bounds__((STREAMS + 1) * WARP, GROUPS <= 2 ? 4 : 2)
+    few_rows_kernel(bf16 *y, const int8_t *w, struct codes q, struct epilogue e, int N, int out, int ld)
 {
     typedef few_rows<TILES, GROUPS> shape;
     DYN_SHARED(unsigned char, shared);
@@ -229,16 +231,14 @@ static __global__ void __launch_bounds__(FINISH_THREADS, 2)
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, first = blockIdx.y * FINISH_ROWS;
     const int o = blockIdx.x * FINISH_OUTPUTS + warp * OUTPUT_LANES * PACK + lane % OUTPUT_LANES * PACK;
     const int n = first + lane / OUTPUT_LANES;
+    float rest[ROWS][PACK];
+    rest_rows<OUTPUT_LANES, ROWS>(rest, e, q, w, ld, first, N, min(o, out - PACK));
     int4 sum[ROWS][2];
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
-        const bool there = o < out && n + i * STEP < N;
-        const int4 *from = (const int4 *)(sums + (int64_t)(n + i * STEP) * out + o);
-        sum[i][0] = there ? from[0] : make_int4(0, 0, 0, 0);
-        sum[i][1] = there ? from[1] : make_int4(0, 0, 0, 0);
+        const int4 *from = (const int4 *)(sums + (int64_t)min(n + i * STEP, N - 1) * out + min(o, out - PACK));
+        sum[i][0] = from[0], sum[i][1] = from[1];
     }
-    float rest[ROWS][PACK];
-    rest_rows<OUTPUT_LANES, ROWS>(rest, e, q, w, ld, first, N, min(o, out - PACK));
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
         const int row = n + i * STEP;
@@ -280,13 +280,18 @@ static const struct int8_shape *blas_choose(struct backend *be, struct blas_prod
             return &known->shape[i];
     struct int8_shape *shape = &known->shape[known->next++ % INT8_SHAPES];
     cublasLtMatmulPreferenceOpaque_t wish;
-    const size_t scratch = BLAS_SCRATCH;
+    const uint32_t align = 16; /* weights and codes are not placed at multiples of 256, which it would suppose */
     cublasLtMatmulHeuristicResult_t advice;
     int found = 0;
     shape->rows = N, shape->out = out, shape->ld = ld, shape->known = false;
-    if (cublasLtMatmulPreferenceInit(&wish) == CUBLAS_STATUS_SUCCESS &&
-        cublasLtMatmulPreferenceSetAttribute(&wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &scratch, sizeof scratch) ==
-            CUBLAS_STATUS_SUCCESS &&
+    bool good = cublasLtMatmulPreferenceInit(&wish) == CUBLAS_STATUS_SUCCESS &&
+                cublasLtMatmulPreferenceSetAttribute(&wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &blas_scratch,
+                                                     sizeof blas_scratch) == CUBLAS_STATUS_SUCCESS;
+    for (cublasLtMatmulPreferenceAttributes_t matrix :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+        good = good && cublasLtMatmulPreferenceSetAttribute(&wish, matrix, &align, sizeof align) == CUBLAS_STATUS_SUCCESS;
+    if (good &&
         cublasLtMatmulAlgoGetHeuristic(cuda_state(be)->blas, &p->how, &p->w, &p->code, &p->sums, &p->sums, &wish, 1, &advice,
                                        &found) == CUBLAS_STATUS_SUCCESS &&
         found > 0) {
@@ -309,7 +314,7 @@ static bool blas_sums(struct backend *be, int32_t *sums, const struct linear *l,
         return false;
     const cublasStatus_t status =
         cublasLtMatmul(cuda_state(be)->blas, &p.how, &one, l->weight, &p.w, code, &p.code, &zero, sums, &p.sums, sums, &p.sums,
-                       &shape->algorithm, scratch, BLAS_SCRATCH, cuda_state(be)->stream);
+                       &shape->algorithm, scratch, blas_scratch, cuda_state(be)->stream);
     if (status != CUBLAS_STATUS_SUCCESS)
         cuda_fail(be, "linear_forward", cublasLtGetStatusString(status));
     return true;
@@ -317,21 +322,22 @@ static bool blas_sums(struct backend *be, int32_t *sums, const struct linear *l,
 
 int int8_rows(int out, int N)
 {
-    const int64_t fit = SUMS_MOST / (4 * (int64_t)out) / ROWS_STEP * ROWS_STEP;
+    const int64_t fit = (int64_t)sums_most / (4 * (int64_t)out) / ROWS_STEP * ROWS_STEP;
     const int most = fit > ROWS_MOST ? ROWS_MOST : fit > FEW_ROWS ? (int)fit : FEW_ROWS;
     return N < most ? N : most;
 }
 
 size_t int8_sums_bytes(int rows, int out)
 {
-    return rows <= FEW_ROWS ? 0 : BLAS_SCRATCH + (size_t)rows * out * sizeof(int32_t);
+    const size_t all = (size_t)rows * out * sizeof(int32_t);
+    return rows <= FEW_ROWS ? 0 : blas_scratch + (all < sums_most ? all : sums_most);
 }
 
 void int8_forward(struct backend *be, act_t *y, const struct linear *l, const struct codes *q, int N, const struct epilogue *e,
                   void *sums)
 {
     CHECK(l->out % PACK == 0, "llm.int8 with %d outputs", l->out);
-    int32_t *at = (int32_t *)((char *)sums + BLAS_SCRATCH);
+    int32_t *at = (int32_t *)((char *)sums + blas_scratch);
     if (N > FEW_ROWS && blas_sums(be, at, l, q->code, N, sums)) {
         const dim3 grid(ceil_div(l->out, FINISH_OUTPUTS), ceil_div(N, FINISH_ROWS));
         LAUNCH(finish_kernel, grid, FINISH_THREADS, 0, cuda_state(be)->stream, y, at, (const int8_t *)l->weight, *q, *e, N,

@@ -22,10 +22,10 @@ struct codes {
     int32_t limit; /* bits of the threshold as a float; magnitudes of floats order as their bits. Above infinity's: no outliers */
 };
 
-/* Rows that one call of int8_forward takes for out outputs; a multiple of 8 but for the last of N. */
+/* How many of N rows one call of int8_forward takes for out outputs. */
 int int8_rows(int out, int N);
 
-/* Scratch for up to max_tokens rows: of codes, and of int8_forward. */
+/* Scratch: of codes, and of int8_forward for at most so many rows and outputs. */
 size_t codes_bytes(int rows, int in);
 size_t int8_sums_bytes(int rows, int out);
 
