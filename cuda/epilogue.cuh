@@ -16,7 +16,8 @@ __device__ __forceinline__ float epilogue_scale(const struct epilogue &e, int n,
 {
     if (!e.absmax)
         return 1;
-    return e.row_absmax ? (e.row_absmax[n] * e.absmax[o]) * (1.0f / 16129.0f) : e.absmax[o] * (1.0f / 127.0f);
+    return e.row_absmax ? (e.row_absmax[n] * e.absmax[o]) * (1.0f / 16129.0f)
+                        : e.absmax[o] * (1.0f / 127.0f);
 }
 
 __device__ __forceinline__ float epilogue_rest(const struct epilogue &e, int n, int o)
@@ -37,10 +38,11 @@ __device__ __forceinline__ float epilogue_value(const struct epilogue &e, float 
     return fmaf(sum, epilogue_scale(e, n, o), epilogue_rest(e, n, o));
 }
 
-/* low of outputs o .. o + 7 in rows n + i step < N: a thread's rows share the loads of b. Lanes of a warp that agree in o share
+/* low of outputs o .. o + WIDTH - 1 in rows n + i step < N: a thread's rows share the loads of b. Lanes of a warp that agree in o share
  * them too, so 4 lanes over outputs and 8 over rows cost least. */
-template <int ROWS>
-__device__ __forceinline__ void epilogue_low(float low[ROWS][PACK], const struct epilogue &e, int n, int step, int N, int o)
+template <int ROWS, int WIDTH>
+__device__ __forceinline__ void epilogue_low(float low[ROWS][WIDTH], const struct epilogue &e, int n,
+                                             int step, int N, int o)
 {
     const float *b = e.b + (int64_t)o * e.r, *t[ROWS];
 #pragma unroll
@@ -48,43 +50,46 @@ __device__ __forceinline__ void epilogue_low(float low[ROWS][PACK], const struct
         const int row = n + i * step;
         t[i] = e.t + (int64_t)(row < N ? row : N - 1) * e.r;
 #pragma unroll
-        for (int c = 0; c < PACK; c++)
+        for (int c = 0; c < WIDTH; c++)
             low[i][c] = 0;
     }
     int j = 0;
-    if ((e.r | (int)((uintptr_t)e.t / 4) | (int)((uintptr_t)e.b / 4)) % 4 == 0) { /* rows begin at multiples of 16 bytes */
+    if ((e.r | (int)((uintptr_t)e.t / 4) | (int)((uintptr_t)e.b / 4)) % 4 ==
+        0) { /* rows begin at multiples of 16 bytes */
         for (; j < e.r; j += 4) {
             float4 x[ROWS];
 #pragma unroll
             for (int i = 0; i < ROWS; i++)
                 x[i] = *(const float4 *)(t[i] + j);
 #pragma unroll
-            for (int c = 0; c < PACK; c++) {
+            for (int c = 0; c < WIDTH; c++) {
                 const float4 w = *(const float4 *)(b + c * e.r + j);
 #pragma unroll
                 for (int i = 0; i < ROWS; i++)
-                    low[i][c] = fmaf(x[i].w, w.w, fmaf(x[i].z, w.z, fmaf(x[i].y, w.y, fmaf(x[i].x, w.x, low[i][c]))));
+                    low[i][c] =
+                        fmaf(x[i].w, w.w,
+                             fmaf(x[i].z, w.z, fmaf(x[i].y, w.y, fmaf(x[i].x, w.x, low[i][c]))));
             }
         }
     }
     for (; j < e.r; j++)
 #pragma unroll
-        for (int c = 0; c < PACK; c++)
+        for (int c = 0; c < WIDTH; c++)
 #pragma unroll
             for (int i = 0; i < ROWS; i++)
                 low[i][c] = fmaf(t[i][j], b[c * e.r + j], low[i][c]);
 }
 
-/* rest of outputs o .. o + 7, all there, in rows n + i step; those of rows behind N are of no meaning. */
-template <int ROWS>
-__device__ __forceinline__ void epilogue_rest_rows(float rest[ROWS][PACK], const struct epilogue &e, int n, int step, int N,
-                                                   int o)
+/* rest of outputs o .. o + WIDTH - 1, all there, in rows n + i step; those of rows behind N are of no meaning. */
+template <int ROWS, int WIDTH>
+__device__ __forceinline__ void epilogue_rest_rows(float rest[ROWS][WIDTH], const struct epilogue &e,
+                                                   int n, int step, int N, int o)
 {
-    float low[ROWS][PACK];
+    float low[ROWS][WIDTH];
     if (e.t)
-        epilogue_low<ROWS>(low, e, n, step, N, o);
+        epilogue_low<ROWS, WIDTH>(low, e, n, step, N, o);
 #pragma unroll
-    for (int c = 0; c < PACK; c++) {
+    for (int c = 0; c < WIDTH; c++) {
         const float bias = e.bias ? e.bias[o + c] : 0.0f;
 #pragma unroll
         for (int i = 0; i < ROWS; i++)
@@ -92,17 +97,18 @@ __device__ __forceinline__ void epilogue_rest_rows(float rest[ROWS][PACK], const
     }
 }
 
-/* v: sums in, outputs out; o .. o + 7 in rows n + i step < N. */
-template <int ROWS>
-__device__ __forceinline__ void epilogue_rows(float v[ROWS][PACK], const struct epilogue &e, int n, int step, int N, int o)
+/* v: sums in, outputs out; o .. o + WIDTH - 1 in rows n + i step < N. */
+template <int ROWS, int WIDTH>
+__device__ __forceinline__ void epilogue_rows(float v[ROWS][WIDTH], const struct epilogue &e, int n,
+                                              int step, int N, int o)
 {
-    float rest[ROWS][PACK];
-    epilogue_rest_rows<ROWS>(rest, e, n, step, N, o);
+    float rest[ROWS][WIDTH];
+    epilogue_rest_rows<ROWS, WIDTH>(rest, e, n, step, N, o);
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
         const int row = n + i * step < N ? n + i * step : N - 1;
 #pragma unroll
-        for (int c = 0; c < PACK; c++)
+        for (int c = 0; c < WIDTH; c++)
             v[i][c] = fmaf(v[i][c], epilogue_scale(e, row, o + c), rest[i][c]);
     }
 }

@@ -34,7 +34,7 @@ template <int OUTPUT_LANES, int ROWS>
 __device__ __forceinline__ void rest_rows(float rest[ROWS][PACK], const struct epilogue &e, const struct codes &q,
                                           const int8_t *w, int64_t ld, int first, int N, int o)
 {
-    epilogue_rest_rows<ROWS>(rest, e, first + threadIdx.x % WARP / OUTPUT_LANES, WARP / OUTPUT_LANES, N, o);
+    epilogue_rest_rows<ROWS, PACK>(rest, e, first + threadIdx.x % WARP / OUTPUT_LANES, WARP / OUTPUT_LANES, N, o);
     if (q.limit > INFINITE)
         return;
     float sum[ROWS][PACK];
