@@ -17,9 +17,22 @@ struct cuda_programs; /* program.cu: recorded graphs */
 struct cuda_staging; /* device.cu: page-locked buffers that copies go through */
 struct cuda_reduce;  /* mpi/nccl.cu: the group that sums */
 
+/* Products that cuBLASLt was asked about (gemm_int8.cu), the next to be replaced. All zeros: none. */
+enum { INT8_SHAPES = 16 };
+struct int8_shape {
+    int rows, out, ld;
+    bool known; /* there is an algorithm */
+    cublasLtMatmulAlgo_t algorithm;
+};
+struct int8_shapes {
+    struct int8_shape shape[INT8_SHAPES];
+    unsigned next;
+};
+
 struct cuda_state {
     cudaStream_t stream; /* all operations, in order */
     cublasLtHandle_t blas;
+    struct int8_shapes int8;
     void *workspace; /* scratch of the operation that is being enqueued; the next one uses it again */
     size_t workspace_bytes;
     bool plan_only; /* no device is here: sizes are all there is */

@@ -39,6 +39,9 @@ void gemm_logits_backward(struct backend *be, float *out, const struct linear *h
 void lora_project(struct backend *be, float *t, const struct lora *a, const struct linear *l, const act_t *x, int N,
                   const struct linear_pass *pass);
 
+/* Scratch of linear_backward. linear_backward.cu. */
+size_t gemm_workspace(int max_tokens, int max_in, int max_out);
+
 /* The adapter that the pass applies to l; NULL: none. */
 static inline struct lora *pass_adapter(const struct linear *l, const struct linear_pass *pass)
 {
