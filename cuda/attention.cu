@@ -19,7 +19,7 @@ template <int HD>
 static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
     attention_kernel(bf16 *o, const bf16 *q, const bf16 *k, const bf16 *v, struct attention_shape a, const int32_t *start, int n_seqs)
 {
-    enum { ROWS = block_shape<HD>::ROWS, COLUMNS = block_shape<HD>::COLUMNS, PARTS = block_shape<HD>::PARTS };
+    constexpr int ROWS = block_shape<HD>::ROWS, COLUMNS = block_shape<HD>::COLUMNS, PARTS = block_shape<HD>::PARTS;
     DYN_SHARED(bf16, q_tile);
     const struct token_tile t = find_tile(start, n_seqs, ROWS, (int)(gridDim.x - 1 - blockIdx.x));
     if (t.first >= t.length)
@@ -68,7 +68,7 @@ template <int HD>
 static void launch_forward(cudaStream_t stream, bf16 *o, const bf16 *q, const bf16 *k, const bf16 *v, struct attention_shape a,
                            const struct batch *b)
 {
-    enum { ROWS = block_shape<HD>::ROWS };
+    constexpr int ROWS = block_shape<HD>::ROWS;
     const size_t shared = (ROWS + 2 * KEY_TILE) * HD * sizeof(bf16);
     LAUNCH(attention_kernel<HD>, dim3((unsigned)token_tiles(b, ROWS), (unsigned)a.heads), ATTENTION_THREADS, shared, stream, o, q, k, v,
            a, b->start, b->n_seqs);

@@ -56,7 +56,7 @@ static inline struct attention_shape attention_shape_of(const struct attention *
 /* How the four warps of a block divide a tile of rows: 16 rows a warp; two warps share the rows of a head of more than 128 columns,
  * both compute its scores, each half of its columns. */
 template <int HD> struct block_shape {
-    enum { COLUMNS = HD < 128 ? HD : 128, PARTS = HD / COLUMNS, ROWS = ATTENTION_WARPS / PARTS * MMA_ROWS };
+    static constexpr int COLUMNS = HD < 128 ? HD : 128, PARTS = HD / COLUMNS, ROWS = ATTENTION_WARPS / PARTS * MMA_ROWS;
 };
 
 /* The first key that the query at a position sees. */
@@ -125,7 +125,7 @@ __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *rows, int64_t 
 template <int HD, int ROWS, int THREADS>
 __device__ __forceinline__ void store_tile(bf16 *rows, int64_t stride, int n, int columns, bf16 *tile)
 {
-    enum { CHUNKS = HD / PACK };
+    constexpr int CHUNKS = HD / PACK;
     for (int i = threadIdx.x; i < ROWS * CHUNKS; i += THREADS) {
         const int row = i / CHUNKS, chunk = i % CHUNKS;
         if (row < n && chunk * PACK < columns)

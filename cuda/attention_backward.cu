@@ -75,7 +75,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
     attention_dq_kernel(bf16 *dq, struct statistics *statistics, const bf16 *d_o, const bf16 *q, const bf16 *k, const bf16 *v,
                         struct attention_shape a, const int32_t *start, int n_seqs, int n_tokens)
 {
-    enum { ROWS = block_shape<HD>::ROWS, COLUMNS = block_shape<HD>::COLUMNS, PARTS = block_shape<HD>::PARTS };
+    constexpr int ROWS = block_shape<HD>::ROWS, COLUMNS = block_shape<HD>::COLUMNS, PARTS = block_shape<HD>::PARTS;
     DYN_SHARED(bf16, q_tile);
     bf16 *const do_tile = q_tile + ROWS * HD;
     const struct token_tile t = find_tile(start, n_seqs, ROWS, (int)(gridDim.x - 1 - blockIdx.x));
@@ -175,7 +175,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
     attention_dkv_kernel(bf16 *dk, bf16 *dv, const struct statistics *statistics, const bf16 *d_o, const bf16 *q, const bf16 *k,
                          const bf16 *v, struct attention_shape a, const int32_t *start, int n_seqs, int n_tokens)
 {
-    enum { ROWS = block_shape<HD>::ROWS, COLUMNS = block_shape<HD>::COLUMNS, PARTS = block_shape<HD>::PARTS };
+    constexpr int ROWS = block_shape<HD>::ROWS, COLUMNS = block_shape<HD>::COLUMNS, PARTS = block_shape<HD>::PARTS;
     DYN_SHARED(bf16, k_tile);
     bf16 *const v_tile = k_tile + ROWS * HD;
     const struct token_tile t = find_tile(start, n_seqs, ROWS, (int)blockIdx.x);
@@ -235,7 +235,7 @@ template <int HD>
 static void launch_backward(cudaStream_t stream, struct tensors x, struct statistics *statistics, struct attention_shape a,
                             const struct batch *b)
 {
-    enum { ROWS = block_shape<HD>::ROWS };
+    constexpr int ROWS = block_shape<HD>::ROWS;
     const size_t shared = (2 * ROWS + 4 * PASSING) * HD * sizeof(bf16);
     const unsigned tiles = (unsigned)token_tiles(b, ROWS);
     LAUNCH(attention_dq_kernel<HD>, dim3(tiles, (unsigned)a.heads), ATTENTION_THREADS, shared, stream, x.dq, statistics, x.d_o, x.q, x.k,

@@ -54,21 +54,21 @@ static __device__ __forceinline__ void turn(float v[PACK], const bf16 *head, int
  */
 static __global__ void __launch_bounds__(CHUNKS) rope_kernel(struct heads_place to, struct heads_place from, struct rope r, struct rope_cache cache)
 {
-    __shared__ __align__(16) bf16 staged[CHUNKS * PACK];
+    __shared__ uint4 staged[CHUNKS];
     const int chunks = r.head_dim / PACK, per_block = CHUNKS / chunks, local = threadIdx.x / chunks;
     const int token = blockIdx.x, position = r.position[token], any = (int)blockIdx.y * per_block + local, first = (int)threadIdx.x % chunks * PACK;
     const bool valid = local < per_block && any < r.heads + 2 * r.kv_heads;
     const int part = (any >= r.heads) + (any >= r.heads + r.kv_heads);
     const int head = any - (part > 0 ? r.heads : 0) - (part > 1 ? r.kv_heads : 0);
     if (valid)
-        *(uint4 *)&staged[threadIdx.x * PACK] = *(const uint4 *)(from.part[part] + token * from.row[part] + head * from.head_stride + first);
+        staged[threadIdx.x] = *(const uint4 *)(from.part[part] + token * from.row[part] + head * from.head_stride + first);
     __syncthreads();
     if (!valid)
         return;
     float v[PACK];
-    load_pack(v, &staged[threadIdx.x * PACK]);
+    load_pack(v, (const bf16 *)&staged[threadIdx.x]);
     if (part < 2)
-        turn(v, &staged[local * r.head_dim], first, &r, position);
+        turn(v, (const bf16 *)&staged[local * chunks], first, &r, position);
     store_pack(to.part[part] + token * to.row[part] + head * to.head_stride + first, v);
     if (cache.data && part > 0) {
         const int slot = cache.slot[cache.sequence[token]];
