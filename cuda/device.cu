@@ -226,7 +226,7 @@ void cuda_workspace_set(struct backend *be, void *workspace, size_t bytes)
 size_t cuda_workspace_bytes(struct backend *be, int max_tokens, int max_in, int max_out, int max_seq, int head_dim, int vocab)
 {
     const size_t need[] = {cuda_linear_workspace(be, max_tokens, max_in, max_out),
-                           cuda_attention_workspace(be, max_tokens, max_seq, head_dim),
+                           cuda_attention_workspace(be, max_tokens, max_in > max_out ? max_in : max_out, max_seq, head_dim),
                            cuda_head_workspace(be, max_tokens, max_in, vocab), cuda_update_workspace()};
     size_t most = 0;
     for (size_t n : need)

@@ -22,7 +22,8 @@ bool cuda_program_begin(struct backend *be, uint64_t key);
 void cuda_program_end(struct backend *be);
 /* scratch of each group; cuda_workspace_bytes is the largest */
 size_t cuda_linear_workspace(struct backend *be, int max_tokens, int max_in, int max_out);
-size_t cuda_attention_workspace(struct backend *be, int max_tokens, int max_seq, int head_dim);
+size_t cuda_attention_workspace(struct backend *be, int max_tokens, int max_width, int max_seq,
+                                int head_dim);
 size_t cuda_head_workspace(struct backend *be, int max_tokens, int hidden, int vocab);
 size_t cuda_update_workspace(void);
 size_t cuda_workspace_bytes(struct backend *be, int max_tokens, int max_in, int max_out,

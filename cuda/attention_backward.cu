@@ -1,0 +1,256 @@
+/* Derivatives of causal attention. Nothing of the forward pass is kept: probabilities are computed again from queries and keys.
+ *
+ *   p_ij = exp(scale s_ij) / sum_j exp(scale s_ij);  dp_ij = do_i . v_j;  delta_i = sum_j p_ij dp_ij  (= do_i . o_i)
+ *   ds_ij = p_ij (dp_ij - delta_i);  dq_i = scale sum_j ds_ij k_j;  dk_j = scale sum_i ds_ij q_i;  dv_j = sum_i p_ij do_i
+ *
+ * Two kernels without atomics. dq goes through the keys twice: first for the row's softmax and delta, which it leaves for the second
+ * kernel, then for ds and dq. dk and dv of a tile of keys go through the queries that see it, head by head of the group. Either keeps
+ * two tiles (q and do; k and v) in shared memory and lets tiles of the other two pass, 32 rows at a time, the next under way. p and ds
+ * are rounded to bf16 for the products, sums are float. */
+#include "cuda/attention.cuh"
+#include "cuda/attention.h"
+#include "cuda/ops.h"
+
+enum { PASSING = 32 }; /* rows of a passing tile */
+
+/* Two matrices of the same shape whose tiles pass through two pairs of buffers. */
+struct passing {
+    bf16 *tile; /* [2][2][PASSING][HD]: buffer, matrix */
+    const bf16 *first, *second;
+    int64_t stride;
+    int columns;
+};
+
+/* Starts the copies of rows [row, row + PASSING) of those that end at n. */
+template <int HD> __device__ __forceinline__ void load_pair(const struct passing *x, int buffer, int64_t at, int row, int n)
+{
+    bf16 *tile = x->tile + buffer * 2 * PASSING * HD;
+    load_tile<HD, PASSING, ATTENTION_THREADS>(tile, x->first + at + row * x->stride, x->stride, n - row, x->columns);
+    load_tile<HD, PASSING, ATTENTION_THREADS>(tile + PASSING * HD, x->second + at + row * x->stride, x->stride, n - row, x->columns);
+}
+
+/* Of a query and head. */
+struct __align__(8) statistics {
+    float log_sum; /* log2 of sum_j exp2(s c): p = exp2(s c - log_sum) */
+    float delta;
+};
+
+/* The lane's part of two rows' sums while the keys pass the first time. */
+struct running {
+    float max[2], sum[2], weighted[2];
+};
+
+__device__ __forceinline__ void add_tile(struct running *r, float (*s)[4], const float (*dp)[4], float c)
+{
+    float factor[2], sum[2];
+    tile_softmax<PASSING>(s, r->max, factor, sum, c);
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        float weighted = 0;
+#pragma unroll
+        for (int n = 0; n < PASSING / 8; n++)
+            weighted = fmaf(s[n][2 * i + 1], dp[n][2 * i + 1], fmaf(s[n][2 * i], dp[n][2 * i], weighted));
+        r->sum[i] = fmaf(r->sum[i], factor[i], sum[i]);
+        r->weighted[i] = fmaf(r->weighted[i], factor[i], weighted);
+    }
+}
+
+__device__ __forceinline__ struct statistics statistics_of(const struct running *r, int i, float c)
+{
+    const float sum = quad_sum(r->sum[i]);
+    return (struct statistics){fmaf(r->max[i], c, log2f(sum)), quad_sum(r->weighted[i]) / sum};
+}
+
+/* dq, and statistics [nh][N] for the other kernel.
+ *   q, do, dq [N][nh hd], k, v [N][nkv hd] bf16, start [S + 1]
+ * Block:   64 queries (32 for heads of more than 128) of one sequence and head, tiles with the most keys first; keys ascending, twice
+ * Launch:  grid (N / 64 + S, nh); 128 threads; (2 * 64 + 4 * 32) HD * 2 bytes of dynamic shared memory (HD 96: 48 KiB, 128: 64 KiB)
+ * Bytes:   reads 4 N nh hd, writes 2 N nh hd and 8 N nh; keys and values twice a tile of queries (from L2); 5/2 T^2 hd * 2 operations
+ *          a head and sequence of T tokens, rounded up to tiles
+ * Same bits: a row's sums go over its keys in ascending order, counted from the sequence's start
+ * Limits:  hd % 8 == 0, hd <= 256 (attention_shape_of)
+ */
+template <int HD>
+static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
+    attention_dq_kernel(bf16 *dq, struct statistics *statistics, const bf16 *d_o, const bf16 *q, const bf16 *k, const bf16 *v,
+                        struct attention_shape a, const int32_t *start, int n_seqs, int n_tokens)
+{
+    constexpr int ROWS = block_shape<HD>::ROWS, COLUMNS = block_shape<HD>::COLUMNS, PARTS = block_shape<HD>::PARTS;
+    DYN_SHARED(bf16, q_tile);
+    bf16 *const do_tile = q_tile + ROWS * HD;
+    const struct token_tile t = find_tile(start, n_seqs, ROWS, (int)(gridDim.x - 1 - blockIdx.x));
+    if (t.first >= t.length)
+        return;
+    const int head = blockIdx.y, kv_head = head / (a.heads / a.kv_heads), rows = min(ROWS, t.length - t.first);
+    const int64_t q_stride = (int64_t)a.heads * a.head_dim, kv_stride = (int64_t)a.kv_heads * a.head_dim;
+    const int64_t q_at = (t.start + t.first) * q_stride + head * a.head_dim;
+    const int64_t kv_at = t.start * kv_stride + kv_head * a.head_dim;
+    const struct passing x = {do_tile + ROWS * HD, k, v, kv_stride, a.head_dim};
+    const int from = first_seen(&a, t.first) / PASSING, tiles = (t.first + rows - 1) / PASSING + 1 - from;
+    load_tile<HD, ROWS, ATTENTION_THREADS>(q_tile, q + q_at, q_stride, rows, a.head_dim);
+    load_tile<HD, ROWS, ATTENTION_THREADS>(do_tile, d_o + q_at, q_stride, rows, a.head_dim);
+    load_pair<HD>(&x, 0, kv_at, from * PASSING, t.length);
+    copy_async_commit();
+
+    const int warp = threadIdx.x / WARP, row = warp / PARTS * MMA_ROWS, column = warp % PARTS * COLUMNS;
+    const int own = t.first + row + threadIdx.x % WARP / 4;
+    const struct seen seen = seen_by(&a, own, own + 8);
+    struct running sums = {{-INFINITY, -INFINITY}, {}, {}};
+    struct statistics of[2] = {};
+    float total[COLUMNS / 8][4] = {};
+    for (int step = 0; step < 2 * tiles; step++) {
+        bf16 *const k_tile = x.tile + step % 2 * 2 * PASSING * HD, *const v_tile = k_tile + PASSING * HD;
+        const int key = (from + step % tiles) * PASSING;
+        if (step + 1 < 2 * tiles)
+            load_pair<HD>(&x, (step + 1) % 2, kv_at, (from + (step + 1) % tiles) * PASSING, t.length);
+        copy_async_commit();
+        copy_async_wait<1>();
+        __syncthreads();
+        float s[PASSING / 8][4], dp[PASSING / 8][4];
+        tile_scores<HD, PASSING>(s, q_tile, row, k_tile);
+        tile_scores<HD, PASSING>(dp, do_tile, row, v_tile);
+        hide<PASSING>(s, &seen, key);
+        if (step < tiles) {
+            add_tile(&sums, s, dp, a.scale_log2);
+            if (step + 1 == tiles) {
+                of[0] = statistics_of(&sums, 0, a.scale_log2);
+                of[1] = statistics_of(&sums, 1, a.scale_log2);
+            }
+        } else {
+#pragma unroll
+            for (int n = 0; n < PASSING / 8; n++) {
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    s[n][i] = exp2f(fmaf(s[n][i], a.scale_log2, -of[i / 2].log_sum)) * (dp[n][i] - of[i / 2].delta);
+            }
+            tile_values<HD, COLUMNS, PASSING>(total, s, k_tile, column);
+        }
+        __syncthreads(); /* all warps are through with this buffer */
+    }
+    if (column == 0 && threadIdx.x % 4 == 0) {
+        for (int r = 0; r < 2; r++)
+            if (own + 8 * r < t.length)
+                statistics[(int64_t)head * n_tokens + t.start + own + 8 * r] = of[r];
+    }
+    put_rows<HD, COLUMNS>(q_tile, row, column, total, a.scale, a.scale);
+    __syncthreads();
+    store_tile<HD, ROWS, ATTENTION_THREADS>(dq + q_at, q_stride, rows, a.head_dim, q_tile);
+}
+
+/* s^T [16 keys][PASSING queries] becomes p^T, dp^T becomes ds^T. query: the tile's first; n: queries that are there, of which `of` has
+ * the statistics. Pairs that do not see each other have s = -inf. */
+__device__ __forceinline__ void slopes(float (*s)[4], float (*dp)[4], const struct statistics *of, int query, int n, float c)
+{
+#pragma unroll
+    for (int i = 0; i < PASSING / 4; i++) {
+        const int own = query + i / 2 * 8 + threadIdx.x % 4 * 2 + i % 2;
+        const struct statistics row = own < n ? of[own] : (struct statistics){0, 0};
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float *const p = &s[i / 2][2 * r + i % 2], *const d = &dp[i / 2][2 * r + i % 2];
+            *p = exp2f(fmaf(*p, c, -row.log_sum));
+            *d = *p * (*d - row.delta);
+        }
+    }
+}
+
+/* The queries that see a key: [key, to]. */
+__device__ __forceinline__ int last_seeing(const struct attention_shape *a, int key, int length)
+{
+    return a->window > 0 ? min(length, key + a->window) - 1 : length - 1;
+}
+
+/* dk and dv.
+ *   as above; statistics [nh][N] -> dk, dv [N][nkv hd] bf16
+ * Block:   64 keys (32 for heads of more than 128) of one sequence and kv head; heads of the group ascending, queries ascending; a
+ *          warp 16 keys. Tiles with the most queries first.
+ * Launch:  grid (N / 64 + S, nkv); 128 threads; (2 * 64 + 4 * 32) HD * 2 bytes of dynamic shared memory (HD 96: 48 KiB, 128: 64 KiB)
+ * Bytes:   reads and writes 4 N nkv hd; q and do once a tile of keys (from L2); 2 T^2 hd * 2 operations a head and sequence of T
+ *          tokens, rounded up to tiles
+ * Same bits: sums over heads and queries in ascending order, counted from the sequence's start
+ * Limits:  hd % 8 == 0, hd <= 256 (attention_shape_of)
+ */
+template <int HD>
+static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
+    attention_dkv_kernel(bf16 *dk, bf16 *dv, const struct statistics *statistics, const bf16 *d_o, const bf16 *q, const bf16 *k,
+                         const bf16 *v, struct attention_shape a, const int32_t *start, int n_seqs, int n_tokens)
+{
+    constexpr int ROWS = block_shape<HD>::ROWS, COLUMNS = block_shape<HD>::COLUMNS, PARTS = block_shape<HD>::PARTS;
+    DYN_SHARED(bf16, k_tile);
+    bf16 *const v_tile = k_tile + ROWS * HD;
+    const struct token_tile t = find_tile(start, n_seqs, ROWS, (int)blockIdx.x);
+    if (t.first >= t.length)
+        return;
+    const int group = a.heads / a.kv_heads, kv_head = blockIdx.y, rows = min(ROWS, t.length - t.first);
+    const int64_t q_stride = (int64_t)a.heads * a.head_dim, kv_stride = (int64_t)a.kv_heads * a.head_dim;
+    const int64_t kv_at = (t.start + t.first) * kv_stride + kv_head * a.head_dim;
+    const int64_t q_at = t.start * q_stride + (int64_t)kv_head * group * a.head_dim;
+    const struct passing x = {v_tile + ROWS * HD, q, d_o, q_stride, a.head_dim};
+    const int from = t.first / PASSING, tiles = last_seeing(&a, t.first + rows - 1, t.length) / PASSING + 1 - from;
+    load_tile<HD, ROWS, ATTENTION_THREADS>(k_tile, k + kv_at, kv_stride, rows, a.head_dim);
+    load_tile<HD, ROWS, ATTENTION_THREADS>(v_tile, v + kv_at, kv_stride, rows, a.head_dim);
+    load_pair<HD>(&x, 0, q_at, from * PASSING, t.length);
+    copy_async_commit();
+
+    const int warp = threadIdx.x / WARP, row = warp / PARTS * MMA_ROWS, column = warp % PARTS * COLUMNS;
+    const int own = t.first + row + threadIdx.x % WARP / 4;
+    const struct seen seeing = {{own, own + 8}, {last_seeing(&a, own, t.length), last_seeing(&a, own + 8, t.length)}};
+    float dk_sum[COLUMNS / 8][4] = {}, dv_sum[COLUMNS / 8][4] = {};
+    for (int step = 0; step < group * tiles; step++) {
+        bf16 *const own_q = x.tile + step % 2 * 2 * PASSING * HD, *const own_do = own_q + PASSING * HD;
+        const int head = step / tiles, query = (from + step % tiles) * PASSING, next = step + 1;
+        if (next < group * tiles)
+            load_pair<HD>(&x, next % 2, q_at + next / tiles * a.head_dim, (from + next % tiles) * PASSING, t.length);
+        copy_async_commit();
+        copy_async_wait<1>();
+        __syncthreads();
+        float s[PASSING / 8][4], dp[PASSING / 8][4];
+        tile_scores<HD, PASSING>(s, k_tile, row, own_q);
+        tile_scores<HD, PASSING>(dp, v_tile, row, own_do);
+        hide<PASSING>(s, &seeing, query);
+        slopes(s, dp, statistics + (int64_t)(kv_head * group + head) * n_tokens + t.start, query, t.length, a.scale_log2);
+        tile_values<HD, COLUMNS, PASSING>(dv_sum, s, own_do, column);
+        tile_values<HD, COLUMNS, PASSING>(dk_sum, dp, own_q, column);
+        __syncthreads(); /* all warps are through with this buffer */
+    }
+    put_rows<HD, COLUMNS>(k_tile, row, column, dk_sum, a.scale, a.scale);
+    put_rows<HD, COLUMNS>(v_tile, row, column, dv_sum, 1, 1);
+    __syncthreads();
+    store_tile<HD, ROWS, ATTENTION_THREADS>(dk + kv_at, kv_stride, rows, a.head_dim, k_tile);
+    store_tile<HD, ROWS, ATTENTION_THREADS>(dv + kv_at, kv_stride, rows, a.head_dim, v_tile);
+}
+
+size_t attention_statistics_bytes(int n_tokens, int heads)
+{
+    return (size_t)n_tokens * (size_t)heads * sizeof(struct statistics);
+}
+
+/* What both kernels read and write. */
+struct tensors {
+    bf16 *dq, *dk, *dv;
+    const bf16 *d_o, *q, *k, *v;
+};
+
+template <int HD>
+static void launch_backward(cudaStream_t stream, struct tensors x, struct statistics *statistics, struct attention_shape a,
+                            const struct batch *b)
+{
+    constexpr int ROWS = block_shape<HD>::ROWS;
+    const size_t shared = (2 * ROWS + 4 * PASSING) * HD * sizeof(bf16);
+    const unsigned tiles = (unsigned)token_tiles(b, ROWS);
+    LAUNCH(attention_dq_kernel<HD>, dim3(tiles, (unsigned)a.heads), ATTENTION_THREADS, shared, stream, x.dq, statistics, x.d_o, x.q, x.k,
+           x.v, a, b->start, b->n_seqs, b->n_tokens);
+    LAUNCH(attention_dkv_kernel<HD>, dim3(tiles, (unsigned)a.kv_heads), ATTENTION_THREADS, shared, stream, x.dk, x.dv, statistics, x.d_o,
+           x.q, x.k, x.v, a, b->start, b->n_seqs, b->n_tokens);
+}
+
+void cuda_attn_backward(struct backend *be, act_t *dq, act_t *dk, act_t *dv, const act_t *d_o, const act_t *q, const act_t *k,
+                        const act_t *v, const struct attention *a, const struct batch *b)
+{
+    if (cuda_failed(be))
+        return;
+    struct statistics *statistics = (struct statistics *)cuda_scratch(be, attention_statistics_bytes(b->n_tokens, a->heads));
+    const struct tensors x = {dq, dk, dv, d_o, q, k, v};
+    BY_HEAD_DIM(a->head_dim, launch_backward, cuda_state(be)->stream, x, statistics, attention_shape_of(a), b);
+    cuda_check(be, "attn_backward");
+}
