@@ -17,7 +17,9 @@
 enum {
     FILTER_THREADS = 1024,
     FILTER_WARPS = 32,
-    SLOTS = 1024, /* of a histogram, one a thread */
+    FILTER_LOGITS = 8,    /* a thread's at a time, consecutive */
+    FILTER_STRIDE = 8192, /* a block's at a time */
+    SLOTS = 1024,         /* of a histogram, one a thread */
     SLOTS_A_UNIT =
         16,    /* first level: slots in a logit difference of 1; the last slot has all beyond 64 */
     LEVELS = 5 /* the first, then the four bytes of the key */
@@ -113,14 +115,16 @@ __device__ __forceinline__ void keep_largest(float *logits, int V, float factor,
         s->held.low[t] = 0;
         s->held.high[t] = 0;
         __syncthreads();
-        for (int v = 4 * t; v < V; v += 4 * FILTER_THREADS) {
-            float z[4];
+        for (int v = FILTER_LOGITS * t; v < V; v += FILTER_STRIDE) {
+            float z[FILTER_LOGITS];
             head_load4(z, logits, v, V, factor);
+            head_load4(z + 4, logits, v + 4, V, factor);
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
+            for (int i = 0; i < FILTER_LOGITS; i++) {
                 const int slot = v + i < V ? slot_of(z[i], max, level, edge) : -1;
-                if (slot >= 0)
-                    histogram_add(&s->held, slot, weight_of<by_share>(z[i], max));
+                const unsigned long long weight = slot < 0 ? 0 : weight_of<by_share>(z[i], max);
+                if (weight)
+                    histogram_add(&s->held, slot, weight);
             }
         }
         __syncthreads();
@@ -143,18 +147,19 @@ __device__ __forceinline__ void keep_largest(float *logits, int V, float factor,
         edge = s->edge;
     }
     unsigned long long equals = 0; /* of lower ids than this round's */
-    for (int first = 0; first < V; first += 4 * FILTER_THREADS) {
-        const int v = first + 4 * t;
-        float z[4];
+    for (int first = 0; first < V; first += FILTER_STRIDE) {
+        const int v = first + FILTER_LOGITS * t;
+        float z[FILTER_LOGITS];
         unsigned long long mine = 0;
         head_load4(z, logits, v, V, factor);
+        head_load4(z + 4, logits, v + 4, V, factor);
 #pragma unroll
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < FILTER_LOGITS; i++)
             mine += v + i < V && order_key(z[i]) == edge.key;
         const unsigned long long up_to = equals + sum_up_to(mine, s->warp);
         unsigned long long rank = up_to - mine;
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < FILTER_LOGITS; i++) {
             if (v + i >= V || order_key(z[i]) > edge.key)
                 continue;
             const bool equal = order_key(z[i]) == edge.key;
@@ -171,7 +176,7 @@ __device__ __forceinline__ void keep_largest(float *logits, int V, float factor,
 
 /* Top-k, then top-p of what it leaves.
  *   logits [n][ld] float: what is excluded becomes -infinity; left [n][parts]: their largest are read
- * Block:   one row, 1024 threads, 4 logits a thread at a time; a filter reads the row six times (from L2)
+ * Block:   one row, 1024 threads, 8 logits a thread at a time; a filter reads the row six times (from L2)
  * Launch:  grid n; 1024 threads; 8.5 KiB of static shared memory
  * Bytes:   reads 24 n V a filter; bound by the latency of these passes
  * Same bits: sums of integers, exact in any order; of equal logits those of the lower ids stay
