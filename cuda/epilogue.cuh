@@ -1,0 +1,116 @@
+/* From the sum of a product to an output, in one order for every kernel, so that a row has the same bits on each path:
+ *
+ *   low  = sum over j ascending of t[n][j] b[o][j], by fmaf from 0               (with an adapter)
+ *   rest = bias[o], or 0;  with an adapter fmaf(lora_scale, low, rest);  llm.int8 adds its outliers here (outliers.cuh)
+ *   y    = fmaf(sum, scale, rest),  scale = 1,  absmax[o] * (1/127),  or (row_absmax[n] * absmax[o]) * (1/16129)
+ *
+ * rest does not need the sum: a kernel may compute it first, while the product's operands arrive.
+ */
+#ifndef RLHF_CUDA_EPILOGUE_CUH
+#define RLHF_CUDA_EPILOGUE_CUH
+
+#include "cuda/gemm.h"
+#include "cuda/load.cuh"
+
+__device__ __forceinline__ float epilogue_scale(const struct epilogue &e, int n, int o)
+{
+    if (!e.absmax)
+        return 1;
+    return e.row_absmax ? (e.row_absmax[n] * e.absmax[o]) * (1.0f / 16129.0f)
+                        : e.absmax[o] * (1.0f / 127.0f);
+}
+
+__device__ __forceinline__ float epilogue_rest(const struct epilogue &e, int n, int o)
+{
+    const float rest = e.bias ? e.bias[o] : 0.0f;
+    if (!e.t)
+        return rest;
+    const float *t = e.t + (int64_t)n * e.r, *b = e.b + (int64_t)o * e.r;
+    float low = 0;
+    for (int j = 0; j < e.r; j++)
+        low = fmaf(t[j], b[j], low);
+    return fmaf(e.lora_scale, low, rest);
+}
+
+/* Output o of row n from its sum (int32 sums are converted first, rounding to nearest). */
+__device__ __forceinline__ float epilogue_value(const struct epilogue &e, float sum, int n, int o)
+{
+    return fmaf(sum, epilogue_scale(e, n, o), epilogue_rest(e, n, o));
+}
+
+/* low of outputs o .. o + 7 in rows n + i step < N: a thread's rows share the loads of b. Lanes of a warp that agree in o share
+ * them too, so 4 lanes over outputs and 8 over rows cost least. */
+template <int ROWS>
+__device__ __forceinline__ void epilogue_low(float low[ROWS][PACK], const struct epilogue &e, int n,
+                                             int step, int N, int o)
+{
+    const float *b = e.b + (int64_t)o * e.r, *t[ROWS];
+#pragma unroll
+    for (int i = 0; i < ROWS; i++) {
+        const int row = n + i * step;
+        t[i] = e.t + (int64_t)(row < N ? row : N - 1) * e.r;
+#pragma unroll
+        for (int c = 0; c < PACK; c++)
+            low[i][c] = 0;
+    }
+    int j = 0;
+    if ((e.r | (int)((uintptr_t)e.t / 4) | (int)((uintptr_t)e.b / 4)) % 4 ==
+        0) { /* rows begin at multiples of 16 bytes */
+        for (; j < e.r; j += 4) {
+            float4 x[ROWS];
+#pragma unroll
+            for (int i = 0; i < ROWS; i++)
+                x[i] = *(const float4 *)(t[i] + j);
+#pragma unroll
+            for (int c = 0; c < PACK; c++) {
+                const float4 w = *(const float4 *)(b + c * e.r + j);
+#pragma unroll
+                for (int i = 0; i < ROWS; i++)
+                    low[i][c] =
+                        fmaf(x[i].w, w.w,
+                             fmaf(x[i].z, w.z, fmaf(x[i].y, w.y, fmaf(x[i].x, w.x, low[i][c]))));
+            }
+        }
+    }
+    for (; j < e.r; j++)
+#pragma unroll
+        for (int c = 0; c < PACK; c++)
+#pragma unroll
+            for (int i = 0; i < ROWS; i++)
+                low[i][c] = fmaf(t[i][j], b[c * e.r + j], low[i][c]);
+}
+
+/* rest of outputs o .. o + 7, all there, in rows n + i step; those of rows behind N are of no meaning. */
+template <int ROWS>
+__device__ __forceinline__ void epilogue_rest_rows(float rest[ROWS][PACK], const struct epilogue &e,
+                                                   int n, int step, int N, int o)
+{
+    float low[ROWS][PACK];
+    if (e.t)
+        epilogue_low<ROWS>(low, e, n, step, N, o);
+#pragma unroll
+    for (int c = 0; c < PACK; c++) {
+        const float bias = e.bias ? e.bias[o + c] : 0.0f;
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+            rest[i][c] = e.t ? fmaf(e.lora_scale, low[i][c], bias) : bias;
+    }
+}
+
+/* v: sums in, outputs out; o .. o + 7 in rows n + i step < N. */
+template <int ROWS>
+__device__ __forceinline__ void epilogue_rows(float v[ROWS][PACK], const struct epilogue &e, int n,
+                                              int step, int N, int o)
+{
+    float rest[ROWS][PACK];
+    epilogue_rest_rows<ROWS>(rest, e, n, step, N, o);
+#pragma unroll
+    for (int i = 0; i < ROWS; i++) {
+        const int row = n + i * step < N ? n + i * step : N - 1;
+#pragma unroll
+        for (int c = 0; c < PACK; c++)
+            v[i][c] = fmaf(v[i][c], epilogue_scale(e, row, o + c), rest[i][c]);
+    }
+}
+
+#endif
