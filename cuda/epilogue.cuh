@@ -38,10 +38,10 @@ __device__ __forceinline__ float epilogue_value(const struct epilogue &e, float 
     return fmaf(sum, epilogue_scale(e, n, o), epilogue_rest(e, n, o));
 }
 
-/* low of outputs o .. o + 7 in rows n + i step < N: a thread's rows share the loads of b. Lanes of a warp that agree in o share
+/* low of outputs o .. o + WIDTH - 1 in rows n + i step < N: a thread's rows share the loads of b. Lanes of a warp that agree in o share
  * them too, so 4 lanes over outputs and 8 over rows cost least. */
-template <int ROWS>
-__device__ __forceinline__ void epilogue_low(float low[ROWS][PACK], const struct epilogue &e, int n,
+template <int ROWS, int WIDTH>
+__device__ __forceinline__ void epilogue_low(float low[ROWS][WIDTH], const struct epilogue &e, int n,
                                              int step, int N, int o)
 {
     const float *b = e.b + (int64_t)o * e.r, *t[ROWS];
@@ -50,7 +50,7 @@ __device__ __forceinline__ void epilogue_low(float low[ROWS][PACK], const struct
         const int row = n + i * step;
         t[i] = e.t + (int64_t)(row < N ? row : N - 1) * e.r;
 #pragma unroll
-        for (int c = 0; c < PACK; c++)
+        for (int c = 0; c < WIDTH; c++)
             low[i][c] = 0;
     }
     int j = 0;
@@ -62,7 +62,7 @@ __device__ __forceinline__ void epilogue_low(float low[ROWS][PACK], const struct
             for (int i = 0; i < ROWS; i++)
                 x[i] = *(const float4 *)(t[i] + j);
 #pragma unroll
-            for (int c = 0; c < PACK; c++) {
+            for (int c = 0; c < WIDTH; c++) {
                 const float4 w = *(const float4 *)(b + c * e.r + j);
 #pragma unroll
                 for (int i = 0; i < ROWS; i++)
@@ -74,22 +74,22 @@ __device__ __forceinline__ void epilogue_low(float low[ROWS][PACK], const struct
     }
     for (; j < e.r; j++)
 #pragma unroll
-        for (int c = 0; c < PACK; c++)
+        for (int c = 0; c < WIDTH; c++)
 #pragma unroll
             for (int i = 0; i < ROWS; i++)
                 low[i][c] = fmaf(t[i][j], b[c * e.r + j], low[i][c]);
 }
 
-/* rest of outputs o .. o + 7, all there, in rows n + i step; those of rows behind N are of no meaning. */
-template <int ROWS>
-__device__ __forceinline__ void epilogue_rest_rows(float rest[ROWS][PACK], const struct epilogue &e,
+/* rest of outputs o .. o + WIDTH - 1, all there, in rows n + i step; those of rows behind N are of no meaning. */
+template <int ROWS, int WIDTH>
+__device__ __forceinline__ void epilogue_rest_rows(float rest[ROWS][WIDTH], const struct epilogue &e,
                                                    int n, int step, int N, int o)
 {
-    float low[ROWS][PACK];
+    float low[ROWS][WIDTH];
     if (e.t)
-        epilogue_low<ROWS>(low, e, n, step, N, o);
+        epilogue_low<ROWS, WIDTH>(low, e, n, step, N, o);
 #pragma unroll
-    for (int c = 0; c < PACK; c++) {
+    for (int c = 0; c < WIDTH; c++) {
         const float bias = e.bias ? e.bias[o + c] : 0.0f;
 #pragma unroll
         for (int i = 0; i < ROWS; i++)
@@ -97,18 +97,18 @@ __device__ __forceinline__ void epilogue_rest_rows(float rest[ROWS][PACK], const
     }
 }
 
-/* v: sums in, outputs out; o .. o + 7 in rows n + i step < N. */
-template <int ROWS>
-__device__ __forceinline__ void epilogue_rows(float v[ROWS][PACK], const struct epilogue &e, int n,
+/* v: sums in, outputs out; o .. o + WIDTH - 1 in rows n + i step < N. */
+template <int ROWS, int WIDTH>
+__device__ __forceinline__ void epilogue_rows(float v[ROWS][WIDTH], const struct epilogue &e, int n,
                                               int step, int N, int o)
 {
-    float rest[ROWS][PACK];
-    epilogue_rest_rows<ROWS>(rest, e, n, step, N, o);
+    float rest[ROWS][WIDTH];
+    epilogue_rest_rows<ROWS, WIDTH>(rest, e, n, step, N, o);
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
         const int row = n + i * step < N ? n + i * step : N - 1;
 #pragma unroll
-        for (int c = 0; c < PACK; c++)
+        for (int c = 0; c < WIDTH; c++)
             v[i][c] = fmaf(v[i][c], epilogue_scale(e, row, o + c), rest[i][c]);
     }
 }
