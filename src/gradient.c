@@ -80,3 +80,17 @@ void gradient_sum_finish(struct gradient *g)
     if (g->staging)
         be->ops->copy_in(be, t->grads.sum, g->staging, (size_t)t->n * sizeof *g->staging);
 }
+
+/* Entries are few, so that their places are agreed as ints: the largest for the first. */
+const char *gradient_overflow(const struct gradient *g)
+{
+    struct backend *be = g->model->be;
+    const struct trainable *t = &g->model->trainable;
+    int64_t overflow = 0;
+    int place = 0;
+    be->ops->copy_out(be, &overflow, t->grads.overflow, sizeof overflow);
+    if (overflow)
+        place = t->n_entries - (int)(trainable_at(t, overflow - 1) - t->entry);
+    place = comm_max_flag(g->comm, place);
+    return place ? t->entry[t->n_entries - place].name : NULL;
+}

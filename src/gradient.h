@@ -44,4 +44,7 @@ void gradient_begin(struct model *m, int64_t n_samples);
 void gradient_sum_start(struct gradient *g);
 void gradient_sum_finish(struct gradient *g);
 
+/* The first tensor with a contribution, on any rank, that broke the limit; NULL: none. Ranks: collective. */
+const char *gradient_overflow(const struct gradient *g);
+
 #endif
