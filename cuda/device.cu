@@ -126,7 +126,8 @@ void cuda_close(struct backend *be)
         return;
     if (s->stream)
         cudaStreamSynchronize(s->stream);
-    cuda_reduce_close(be);
+    if (s->reduce)
+        cuda_reduce_close(be);
     cuda_programs_close(be);
     for (struct cuda_memory *m = s->memory, *next; m; m = next) {
         next = m->next;
@@ -153,7 +154,7 @@ const char *cuda_describe(struct backend *be)
 
 const unsigned char *cuda_device_id(struct backend *be)
 {
-    return cuda_state(be)->id;
+    return cuda_state(be)->plan_only ? NULL : cuda_state(be)->id;
 }
 
 /* Memory of the state's list; NULL when there is none left. */

@@ -9,7 +9,6 @@ enum { UPDATE_PARTS = 1024 }; /* results of 8 bytes that grads_norm and hash lea
 /* Starts the backend on the device of choice->node_rank; plan_only: no device is touched. Errors: no device. */
 int cuda_open(struct backend *be, const struct backend_choice *choice);
 void cuda_programs_close(struct backend *be);
-void cuda_reduce_close(struct backend *be); /* nothing where none was opened */
 const char *cuda_describe(struct backend *be);
 void cuda_close(struct backend *be);
 void *cuda_region_alloc(struct backend *be, const char *purpose, size_t bytes);
@@ -98,9 +97,13 @@ void cuda_adamw(struct backend *be, float *p, float *m, float *v, const struct g
                 const struct adamw *how);
 uint64_t cuda_hash(struct backend *be, const void *bytes, size_t n);
 void cuda_measure(struct backend *be, struct device_rates *rates);
-int cuda_reduce_id(struct backend *be, void *id);
-int cuda_reduce_open(struct backend *be, const void *id, int rank, int size, double timeout_sec);
-void cuda_reduce_start(struct backend *be, struct grads *g);
-int cuda_reduce_finish(struct backend *be);
+
+/* mpi/nccl.cu. Weak: in a module that is linked without it the rows are NULL. */
+int cuda_reduce_id(struct backend *be, void *id) __attribute__((weak));
+int cuda_reduce_open(struct backend *be, const void *id, int rank, int size, double timeout_sec)
+    __attribute__((weak));
+void cuda_reduce_start(struct backend *be, struct grads *g) __attribute__((weak));
+int cuda_reduce_finish(struct backend *be) __attribute__((weak));
+void cuda_reduce_close(struct backend *be) __attribute__((weak)); /* of an open group */
 
 #endif

@@ -122,7 +122,7 @@ static void abort_on_mpi_error(MPI_Comm *where, int *code, ...)
 /* -- who waits ------------------------------------------------------------------------------------ */
 
 /* Around each collective call in which a rank may wait for one that still works. */
-static void wait_begin(struct comm *c)
+void comm_wait_begin(struct comm *c)
 {
     if (!c->page)
         return;
@@ -130,7 +130,7 @@ static void wait_begin(struct comm *c)
     atomic_store(&c->waiting, true);
 }
 
-static void wait_end(struct comm *c)
+void comm_wait_end(struct comm *c)
 {
     if (!c->page)
         return;
@@ -180,9 +180,9 @@ int comm_node_shared(struct comm *c, void **p, size_t bytes)
 
 void comm_node_barrier(struct comm *c)
 {
-    wait_begin(c);
+    comm_wait_begin(c);
     MPI_Barrier(c->node);
-    wait_end(c);
+    comm_wait_end(c);
 }
 
 /* -- open and close ------------------------------------------------------------------------------- */
@@ -298,9 +298,9 @@ int comm_agree(struct comm *c, int rc)
 {
     CHECK(rc <= 0, "comm_agree of %d: results are 0 or negative", rc);
     int mine[2] = {rc, rc < 0 ? c->rank : INT_MAX}, least[2];
-    wait_begin(c);
+    comm_wait_begin(c);
     MPI_Allreduce(mine, least, 2, MPI_INT, MPI_MIN, c->world);
-    wait_end(c);
+    comm_wait_end(c);
     if (least[0] == 0 || c->size == 1)
         return least[0];
 
@@ -331,9 +331,9 @@ int comm_agree(struct comm *c, int rc)
 static int compare_hashes(struct comm *c, uint64_t hash, const char *what, enum error kind)
 {
     uint64_t *all = c->words;
-    wait_begin(c);
+    comm_wait_begin(c);
     MPI_Allgather(&hash, 1, MPI_UINT64_T, all, 1, MPI_UINT64_T, c->world);
-    wait_end(c);
+    comm_wait_end(c);
     struct text names = {0};
     int n = 0;
     for (int r = 1; r < c->size; r++) {
@@ -365,21 +365,21 @@ int comm_same_input(struct comm *c, const void *bytes, size_t n, const char *wha
 
 void comm_barrier(struct comm *c)
 {
-    wait_begin(c);
+    comm_wait_begin(c);
     MPI_Barrier(c->world);
-    wait_end(c);
+    comm_wait_end(c);
 }
 
 void comm_broadcast(struct comm *c, void *bytes, size_t n, int root)
 {
-    wait_begin(c);
+    comm_wait_begin(c);
     for (char *p = bytes; n;) {
         size_t k = n < c->chunk_bytes ? n : c->chunk_bytes;
         MPI_Bcast(p, (int)k, MPI_BYTE, root, c->world);
         p += k;
         n -= k;
     }
-    wait_end(c);
+    comm_wait_end(c);
 }
 
 void comm_broadcast_text(struct comm *c, struct text *t)
@@ -433,9 +433,9 @@ void comm_gather_records(struct comm *c, struct record_list *all, const struct r
     uint64_t *sizes = c->words, *n = c->words + 2 * c->size; /* [size][2]; [size] */
     int64_t n_all = 0;
     size_t bytes = 0;
-    wait_begin(c);
+    comm_wait_begin(c);
     MPI_Allgather(mine, 2, MPI_UINT64_T, sizes, 2, MPI_UINT64_T, c->world);
-    wait_end(c);
+    comm_wait_end(c);
     for (int r = 0; r < c->size; r++) {
         n_all += (int64_t)sizes[2 * r];
         bytes += sizes[2 * r + 1] * 8;
@@ -495,12 +495,12 @@ void comm_sum_i64_start(struct comm *c, int64_t *values, int64_t n)
 
 void comm_sum_i64_finish(struct comm *c)
 {
-    wait_begin(c);
+    comm_wait_begin(c);
     for (int64_t i = 0; i < c->n_issued; i++) {
         MPI_Wait(&c->in_flight[i % SUMS_IN_FLIGHT], MPI_STATUS_IGNORE);
         issue_piece(c);
     }
-    wait_end(c);
+    comm_wait_end(c);
     c->n_sums = c->next_sum = 0;
     c->n_issued = 0;
 }
@@ -508,9 +508,9 @@ void comm_sum_i64_finish(struct comm *c)
 int comm_max_flag(struct comm *c, int flag)
 {
     int largest;
-    wait_begin(c);
+    comm_wait_begin(c);
     MPI_Allreduce(&flag, &largest, 1, MPI_INT, MPI_MAX, c->world);
-    wait_end(c);
+    comm_wait_end(c);
     return largest;
 }
 
@@ -520,9 +520,9 @@ void comm_timing_min_mean_max(struct comm *c, double *min, double *mean, double 
 {
     double *all = malloc((size_t)n * (size_t)c->size * sizeof *all + 1);
     CHECK(all, "out of memory");
-    wait_begin(c);
+    comm_wait_begin(c);
     MPI_Allgather(values, n, MPI_DOUBLE, all, n, MPI_DOUBLE, c->world);
-    wait_end(c);
+    comm_wait_end(c);
     for (int i = 0; i < n; i++) {
         double low = all[i], high = all[i], sum = 0;
         for (int r = 0; r < c->size; r++) {

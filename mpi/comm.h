@@ -51,6 +51,10 @@ enum comm_waiting {
 };
 enum comm_waiting comm_waiting(const struct comm *c);
 
+/* Around a wait for other ranks that is not made in here (a sum on the device). Local. */
+void comm_wait_begin(struct comm *c);
+void comm_wait_end(struct comm *c);
+
 /* The end of a phase that may have failed on some ranks only.
  *
  * rc            0 or negative: this rank's result

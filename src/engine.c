@@ -3,13 +3,14 @@
 
 #include "error.h"
 #include "log.h"
-#include "placement.h"
 #include "weights.h"
 
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { NODES_SHOWN = 8 };
 
 static const char *device_name(enum device_choice d)
 {
@@ -61,7 +62,9 @@ static int open_backend(struct engine *e, bool plan_only)
     e->threads = placement_threads(e->comm, (int)e->settings->run.threads, NULL);
     struct backend_choice choice = {device_name(e->settings->run.device), e->threads, comm_node_rank(e->comm), plan_only};
     TRY(comm_agree(e->comm, backend_open(&e->be, &choice)));
-    return comm_agree(e->comm, check_widths(e));
+    TRY(comm_agree(e->comm, check_widths(e)));
+    e->places = placement_gather(e->comm, e->be.ops->name, e->be.ops->device_id(&e->be));
+    return placement_check(e->places, comm_size(e->comm), e->settings->run.share_device);
 }
 
 int engine_open(struct engine *e, const struct settings *s, struct comm *comm, bool plan_only)
@@ -146,6 +149,8 @@ static int build_model(struct engine *e)
         TRY(lora_attach(&e->model, &e->peft, (uint64_t)e->settings->run.seed));
     if (e->need.value_head)
         model_add_value_head(&e->model);
+    if (e->need.train)
+        gradient_init(&e->gradient, &e->model, e->comm, e->settings->run.share_device);
     return 0;
 }
 
@@ -155,8 +160,16 @@ static void layout(struct engine *e, struct arena *a)
     micro_batch_layout(&e->micro_batch, &e->model, a);
     if (e->shape.slots)
         generator_layout(&e->generator, &e->model, a);
+    if (e->need.train)
+        gradient_layout(&e->gradient, a);
     if (e->need.layout)
         e->need.layout(e->need.context, a);
+}
+
+/* Estimate of what libraries take of the device. */
+static size_t overhead(const struct engine *e)
+{
+    return e->be.ops->overhead_bytes((struct backend *)&e->be, e->gradient.on_device ? comm_size(e->comm) : 1);
 }
 
 /* Bytes of the device, with what libraries take. */
@@ -164,7 +177,7 @@ static size_t counted(struct engine *e)
 {
     e->arena = (struct arena){0};
     layout(e, &e->arena);
-    return arena_device_bytes(&e->arena, &e->be) + e->be.ops->overhead_bytes(&e->be, comm_size(e->comm));
+    return arena_device_bytes(&e->arena, &e->be) + overhead(e);
 }
 
 static void set_shape(struct engine *e, int micro_batch, int slots, int kept_layers)
@@ -179,15 +192,17 @@ static void set_shape(struct engine *e, int micro_batch, int slots, int kept_lay
                                     .kept_layers = kept_layers};
 }
 
-/* Bytes that the plan may have. The ranks of a node share its memory, not the memory of devices apart. */
+/* Bytes that the plan may have. The ranks of a node share its memory, those on a device apart the device's. */
 static int memory_limit(struct engine *e, double *bytes)
 {
     const struct settings_run *run = &e->settings->run;
     const size_t available = e->be.ops->memory_free(&e->be);
+    const int ranks = e->be.ops->host_memory ? comm_node_size(e->comm)
+                                             : placement_sharing(e->places, comm_size(e->comm), comm_rank(e->comm));
     if (!run->memory_limit.set && available == SIZE_MAX)
         return error_set(ERR_INPUT, "run.memory_limit: no %s device is here to ask; give its memory in GiB", e->be.ops->name);
     *bytes = run->memory_limit.set ? run->memory_limit.value * 1073741824.0
-                                   : 0.97 * (double)available / (e->be.ops->host_memory ? comm_node_size(e->comm) : 1);
+                                   : 0.97 * (double)available / ranks;
     return 0;
 }
 
@@ -232,18 +247,41 @@ static void print_bytes(const char *what, size_t bytes)
     log_line("  %-24s %14zu bytes  %8.3f GiB", what, bytes, (double)bytes / 1073741824.0);
 }
 
+/* Which device each rank has taken: a line a node. */
+static void print_devices(const struct engine *e)
+{
+    const int ranks = comm_size(e->comm);
+    struct text line = {0};
+    int nodes = 0;
+    if (ranks == 1 || !e->places[0].has_device)
+        return;
+    log_line("devices of the ranks%s", !e->need.train          ? ""
+                                       : e->gradient.on_device ? "; they sum gradients among themselves"
+                                                               : "; the host sums gradients");
+    for (int r = 0; r < ranks; r++) {
+        if (e->places[r].leader != r || nodes++ >= NODES_SHOWN)
+            continue;
+        text_clear(&line);
+        placement_describe(&line, e->places, ranks, r);
+        log_line("  %s", text_string(&line));
+    }
+    if (nodes > NODES_SHOWN)
+        log_line("  and %d more nodes", nodes - NODES_SHOWN);
+    text_free(&line);
+}
+
 void engine_print_plan(const struct engine *e)
 {
     const struct model_shape *s = &e->shape;
     const struct backend_ops *ops = e->be.ops;
-    const size_t overhead = ops->overhead_bytes((struct backend *)&e->be, comm_size(e->comm));
+    print_devices(e);
     log_line("memory plan (a rank)");
     for (int p = 0; p < MEM_PURPOSES; p++)
         if (e->arena.used[p] && (p != MEM_HOST || ops->host_memory))
             print_bytes(memory_name((enum memory)p), e->arena.used[p]);
-    if (overhead)
-        print_bytes("context, libraries (est.)", overhead);
-    print_bytes("total", arena_device_bytes(&e->arena, &e->be) + overhead);
+    if (overhead(e))
+        print_bytes("context, libraries (est.)", overhead(e));
+    print_bytes("total", arena_device_bytes(&e->arena, &e->be) + overhead(e));
     if (!ops->host_memory)
         print_bytes("beside it, on the host", e->arena.used[MEM_HOST]);
     log_line("  longest sequence %d tokens; pass of %d tokens, %d sequences; %d decode slots; activations of %d of %d layers",
@@ -254,7 +292,7 @@ static int fill(struct engine *e)
 {
     struct model *m = &e->model;
     uint64_t seed = (uint64_t)e->settings->run.seed;
-    bool shared = !e->need.all_weights;
+    bool shared = !e->need.all_weights && e->be.ops->host_memory;
     if (!shared || comm_node_rank(e->comm) == 0) {
         model_fill_tables(m);
         if (e->settings->model.init == MODEL_INIT_RANDOM)
@@ -272,6 +310,8 @@ static int fill(struct engine *e)
 int engine_load(struct engine *e)
 {
     void *shared = NULL;
+    if (e->need.train)
+        TRY(gradient_open(&e->gradient, (double)e->settings->run.hang_timeout));
     if (!e->need.all_weights && e->be.ops->host_memory && comm_node_size(e->comm) > 1)
         TRY(comm_node_shared(e->comm, &shared, arena_shared_bytes(&e->arena)));
     TRY(comm_agree(e->comm, arena_place(&e->arena, &e->be, shared)));
@@ -292,6 +332,7 @@ void engine_close(struct engine *e)
     model_free(&e->model);
     if (e->be.ops)
         e->be.ops->close(&e->be);
+    free(e->places);
     peft_config_free(&e->peft);
     peft_close(&e->adapter);
     tokenizer_close(e->tokenizer);

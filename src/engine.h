@@ -9,9 +9,11 @@
 
 #include "comm.h"
 #include "generate.h"
+#include "gradient.h"
 #include "hf_folder.h"
 #include "lora.h"
 #include "micro_batch.h"
+#include "placement.h"
 #include "settings.h"
 #include "tokenizer.h"
 
@@ -33,9 +35,11 @@ struct engine {
     struct hf_folder folder; /* with model.init = "random" only its arch is filled */
     struct tokenizer *tokenizer;
     struct backend be;
+    struct place *places; /* of all ranks */
     struct model model;
     struct generator generator;
     struct micro_batch micro_batch;
+    struct gradient gradient; /* of tasks that train */
     struct peft_config peft; /* of the adapters: model.adapter's, else lora.*; what is written says the same */
     struct peft_adapter adapter; /* model.adapter, opened; engine_plan takes its config */
     struct arena arena;
@@ -52,7 +56,7 @@ int engine_open_synthetic(struct engine *e, const struct settings *s, struct com
 
 /* Fills e->shape. Errors: ERR_INPUT when memory does not suffice, with what to change. */
 int engine_plan(struct engine *e, const struct engine_need *need);
-void engine_print_plan(const struct engine *e); /* the table of --plan, through log_line */
+void engine_print_plan(const struct engine *e); /* devices of the ranks and the table of --plan, through log_line */
 
 /* Collective. Errors of one rank become everyone's. */
 int engine_load(struct engine *e);

@@ -5,18 +5,6 @@
 
 #include <math.h>
 
-void gradient_begin(struct model *m, int64_t n_samples)
-{
-    m->trainable.grads.limit = (float)(16384.0 / (double)(n_samples > 0 ? n_samples : 1));
-    m->be->ops->grads_zero(m->be, &m->trainable.grads);
-}
-
-const char *gradient_overflow_name(const struct model *m, int64_t overflow)
-{
-    const struct trainable_entry *e = overflow > 0 ? trainable_at(&m->trainable, overflow - 1) : NULL;
-    return e ? e->name : NULL;
-}
-
 void optimizer_update(struct optimizer *o, struct model *m, double learning_rate, double *norm)
 {
     struct trainable *t = &m->trainable;

@@ -12,13 +12,6 @@ struct optimizer {
     int64_t n_updates;    /* done so far: bias corrections and dropout count by it */
 };
 
-/* Zeroes the accumulators for a mini-batch of n_samples and sets the limit of a contribution, 2^14 / n_samples: sums of that
- * many stay below 2^62 in the fixed point of 2^48. */
-void gradient_begin(struct model *m, int64_t n_samples);
-
-/* Which tensor broke the limit (NULL: none); overflow as struct grads has it. */
-const char *gradient_overflow_name(const struct model *m, int64_t overflow);
-
 /* One update of all trainables with this learning rate; *norm: of the gradient before clipping. Refreshes packed copies. */
 void optimizer_update(struct optimizer *o, struct model *m, double learning_rate, double *norm);
 

@@ -122,11 +122,12 @@ void ppo_reserve(struct ppo *p)
     records_reserve(&p->all, M, bytes);
 }
 
-void ppo_init(struct ppo *p, const struct rollout *rollout, int64_t total_steps)
+void ppo_init(struct ppo *p, const struct rollout *rollout, struct gradient *gradient, int64_t total_steps)
 {
     const struct settings *s = rollout->settings;
     *p = (struct ppo){
         .rollout = *rollout,
+        .gradient = gradient,
         .estimator = kl_find(settings_kl_names[s->ppo.kl_penalty]),
         .schedule = schedule_find(settings_scheduler_names[s->optim.lr_scheduler_type]),
         .kl = {s->ppo.adap_kl_ctrl, s->ppo.init_kl_coef, s->ppo.target, s->ppo.horizon},
@@ -320,20 +321,11 @@ static int refuse(struct ppo *p, int64_t step, const char *what)
 
 static int check_overflow(struct ppo *p, int64_t step)
 {
-    struct model *m = p->rollout.model;
-    int64_t overflow;
-    m->be->ops->copy_out(m->be, &overflow, m->trainable.grads.overflow, sizeof overflow);
-    /* the lowest index of all ranks: entries are few, so their place is agreed as an int */
-    int place = 0;
-    for (int i = 0; overflow && i < m->trainable.n_entries; i++)
-        if (trainable_at(&m->trainable, overflow - 1) == &m->trainable.entry[i])
-            place = m->trainable.n_entries - i;
-    place = comm_max_flag(p->rollout.comm, place);
-    if (!place)
-        return 0;
+    const char *tensor = gradient_overflow(p->gradient);
     char what[256];
-    snprintf(what, sizeof what, "the gradient of %s is not finite or too large",
-             m->trainable.entry[m->trainable.n_entries - place].name);
+    if (!tensor)
+        return 0;
+    snprintf(what, sizeof what, "the gradient of %s is not finite or too large", tensor);
     return refuse(p, step, what);
 }
 
@@ -349,9 +341,9 @@ static int update_mini_batch(struct ppo *p, struct mini_batch *b, int64_t step, 
     timing_begin(t, PHASE_REDUCE); /* waiting for the slowest rank is part of it */
     rc = comm_agree(p->rollout.comm, rc);
     if (!rc) {
+        gradient_sum_start(p->gradient); /* a device sums, after its backward, while the host gathers */
         gather_tokens(p, b);
-        comm_sum_i64_start(p->rollout.comm, m->trainable.grads.sum, m->trainable.n);
-        comm_sum_i64_finish(p->rollout.comm);
+        gradient_sum_finish(p->gradient);
         timing_add_bytes(t, m->trainable.n * (int64_t)sizeof(int64_t));
     }
     timing_end(t, 0);

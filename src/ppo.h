@@ -4,6 +4,7 @@
 #ifndef RLHF_SRC_PPO_H
 #define RLHF_SRC_PPO_H
 
+#include "gradient.h"
 #include "kl.h"
 #include "metrics.h"
 #include "optimizer.h"
@@ -17,6 +18,7 @@ struct ppo_room;
 /* What a run carries from step to step, beside the trainables: a checkpoint holds all of it. */
 struct ppo {
     struct rollout rollout;
+    struct gradient *gradient;
     const struct kl_estimator *estimator;
     const struct schedule *schedule;
     struct kl_controller kl;
@@ -29,8 +31,8 @@ struct ppo {
     struct record_list mine, all; /* of a mini-batch's gathering */
 };
 
-/* The rollout's parts are borrowed, the reward may be set later; its lists and texts become the ppo's. */
-void ppo_init(struct ppo *p, const struct rollout *rollout, int64_t total_steps);
+/* The rollout's parts and the gradient are borrowed, the reward may be set later; its lists and texts become the ppo's. */
+void ppo_init(struct ppo *p, const struct rollout *rollout, struct gradient *gradient, int64_t total_steps);
 
 void ppo_need(struct ppo *p, struct engine_need *need); /* what a run of the rollout's shape needs of the engine */
 void ppo_layout(void *ppo, struct arena *a); /* of the rollout and of the step; see engine_need */

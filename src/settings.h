@@ -163,6 +163,7 @@ struct settings_run {
     struct settings_optional memory_limit; /* GiB a device */
     int64_t threads;                       /* a rank; 0: cores / ranks */
     enum device_choice device;
+    bool share_device;
     enum on_nan on_nan;
     int64_t hang_timeout; /* seconds; 0: no watchdog */
 };

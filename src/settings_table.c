@@ -248,7 +248,10 @@ const struct setting_row settings_rows[] = {
     INT(run.threads, 0, 4096, .standard = "0",
         .doc = "CPU threads of a rank; 0: cores / ranks. Does not change results."),
     ENUM(run.device, device_names, .standard = "auto",
-         .doc = "Where the model runs; auto: cuda where there is one."),
+         .doc = "Where the model runs; auto: cuda where there is one. A rank takes the visible device of its "
+                "number on the node."),
+    BOOL(run.share_device, .standard = "false",
+         .doc = "Ranks may take the same device; the sums over ranks then go through the host."),
     ENUM(run.on_nan, on_nan_names, .standard = "stop",
          .doc = "At a loss or gradient that is not finite: stop the run, or skip the update."),
     DURATION(run.hang_timeout, .standard = "600",

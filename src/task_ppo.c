@@ -66,7 +66,7 @@ static int make_ppo(struct job *j)
                          "(set run.max_steps to go through them repeatedly)", s->data.path, (long long)j->prompts.n,
                          (long long)s->ppo.batch_size);
     actor_rollout(&r, &j->engine, &j->run.timing);
-    ppo_init(&j->ppo, &r, j->total_steps);
+    ppo_init(&j->ppo, &r, &j->engine.gradient, j->total_steps);
     return 0;
 }
 

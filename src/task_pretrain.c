@@ -160,9 +160,9 @@ static int train_step(struct pretrain *p, int64_t step, double *loss, double *no
     timing_begin(&p->run->timing, PHASE_REDUCE); /* waiting for the slowest rank is part of it */
     rc = comm_agree(p->comm, rc);
     if (!rc) {
+        gradient_sum_start(&p->engine->gradient);
         comm_gather_records(p->comm, &all, &mine);
-        comm_sum_i64_start(p->comm, m->trainable.grads.sum, m->trainable.n);
-        comm_sum_i64_finish(p->comm);
+        gradient_sum_finish(&p->engine->gradient);
         timing_add_bytes(&p->run->timing, m->trainable.n * (int64_t)sizeof(int64_t));
     }
     *loss = 0;
@@ -173,9 +173,7 @@ static int train_step(struct pretrain *p, int64_t step, double *loss, double *no
     records_free(&all);
     timing_end(&p->run->timing, 0);
     TRY(rc);
-    int64_t overflow;
-    m->be->ops->copy_out(m->be, &overflow, m->trainable.grads.overflow, sizeof overflow);
-    if (comm_max_flag(p->comm, overflow != 0) || !isfinite(*loss))
+    if (gradient_overflow(&p->engine->gradient) || !isfinite(*loss))
         return error_set(ERR_RUN, "step %lld: the loss or a gradient is not finite or too large: lower optim.learning_rate",
                          (long long)step + 1);
     timing_begin(&p->run->timing, PHASE_OPTIMIZE);

@@ -220,6 +220,41 @@ static void test_placement(struct comm *c)
     text_free(&t);
 }
 
+/* Devices are what they say they are: neither the host's name nor a number tells them apart. */
+static void test_devices(struct comm *c)
+{
+    unsigned char own[PLACE_DEVICE_BYTES] = {0xab, 0xcd, 1, (unsigned char)comm_rank(c)};
+    const int size = comm_size(c), rank = comm_rank(c);
+    struct place *all = placement_gather(c, "cuda", own);
+    struct text t = {0};
+    for (int r = 0; r < size; r++)
+        EXPECT(all[r].has_device && all[r].leader == 0 && all[r].device[3] == r && !strcmp(all[r].host, all[0].host));
+    EXPECT(placement_check(all, size, false) == 0 && placement_sharing(all, size, rank) == 1);
+    placement_describe(&t, all, size, 0);
+    EXPECT(strstr(t.bytes, size == 4 ? ": rank 0 GPU-abcd0100, 1 GPU-abcd0101, 2 GPU-abcd0102, 3 GPU-abcd0103"
+                                     : ": rank 0 GPU-abcd0100"));
+    free(all);
+
+    own[3] = (unsigned char)(rank / 2); /* in pairs */
+    all = placement_gather(c, "cuda", own);
+    EXPECT(placement_sharing(all, size, rank) == (size > 1 ? 2 : 1) && placement_check(all, size, true) == 0);
+    EXPECT(placement_check(all, size, false) == (size > 1 ? -1 : 0));
+    if (size > 1)
+        EXPECT(error_kind() == ERR_INPUT && !strncmp(error_message(), "ranks 0, 1 on ", 14) &&
+               strstr(error_message(), "GPU-abcd0100") && strstr(error_message(), "run.share_device"));
+    free(all);
+
+    all = placement_gather(c, "cpu", NULL); /* the host is shared by all */
+    EXPECT(placement_check(all, size, false) == 0 && placement_sharing(all, size, rank) == 1);
+    free(all);
+    all = placement_gather(c, rank == size - 1 && rank > 0 ? "cpu" : "cuda", NULL);
+    EXPECT(placement_check(all, size, true) == (size > 1 ? -1 : 0));
+    if (size > 1)
+        EXPECT(strstr(error_message(), "run.device"));
+    free(all);
+    text_free(&t);
+}
+
 static void test_watchdog_when_fed(struct comm *c)
 {
     struct progress progress = {0};
@@ -296,6 +331,7 @@ static void test_all(struct comm *c, const char *path)
     test_node_shared(c);
     test_watchdog_when_fed(c);
     test_watchdog_while_waiting(c);
+    test_devices(c);
     test_placement(c);
 }
 
