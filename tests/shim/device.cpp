@@ -75,7 +75,7 @@ static const struct {
 /* --- launches --- */
 
 struct launches {
-    std::map<std::string, uint64_t> count;
+    std::map<const char *, uint64_t> count; /* by the address of the name, as LAUNCH gives it */
     ~launches();
 };
 static struct launches launches;
@@ -90,7 +90,7 @@ static std::string bare_name(const char *kernel)
 
 void launch_log(const char *kernel)
 {
-    launches.count[bare_name(kernel)]++;
+    launches.count[kernel]++;
 }
 
 /* Written in one piece: several processes append to one file. */
@@ -99,8 +99,11 @@ launches::~launches()
     const char *path = getenv("RLHF_SHIM_LOG");
     if (!path || count.empty())
         return;
-    std::string text;
+    std::map<std::string, uint64_t> sum;
     for (const auto &kernel : count)
+        sum[bare_name(kernel.first)] += kernel.second;
+    std::string text;
+    for (const auto &kernel : sum)
         text += kernel.first + " " + std::to_string(kernel.second) + "\n";
     const int fd = open(path, O_WRONLY | O_APPEND | O_CREAT, 0666);
     if (fd < 0 || write(fd, text.data(), text.size()) != (ssize_t)text.size())
@@ -112,7 +115,7 @@ launches::~launches()
 /* RLHF_SHIM_FAIL names a kernel whose launch fails, as one that touched foreign memory would. */
 static bool told_to_fail(const char *kernel)
 {
-    const char *name = getenv("RLHF_SHIM_FAIL");
+    static const char *const name = getenv("RLHF_SHIM_FAIL");
     return name && bare_name(kernel) == name;
 }
 

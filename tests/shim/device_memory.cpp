@@ -3,12 +3,14 @@
 #include "device_memory.h"
 
 #include "error_code.h"
+#include "fault.h"
 #include "stream.h"
 
 #include <map>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 namespace shim {
 
@@ -50,8 +52,55 @@ size_t memory_total()
     return text && *text ? strtoull(text, NULL, 10) : (size_t)16 << 30;
 }
 
+static bool guarded()
+{
+    static const char *const text = getenv("RLHF_SHIM_GUARD");
+    return text && *text && *text != '0';
+}
+
+static int opened;
+
+static void protect(int access)
+{
+    for (const auto &a : allocations)
+        if (a.second.kind == DEVICE && mprotect((void *)a.first, a.second.bytes, access) != 0)
+            abort();
+}
+
+void memory_open()
+{
+    if (opened++ == 0 && guarded())
+        protect(PROT_READ | PROT_WRITE);
+}
+
+void memory_close()
+{
+    if (--opened == 0 && guarded())
+        protect(PROT_NONE);
+}
+
+/* Whole pages where they are to be guarded. */
+static void *obtain(size_t bytes, enum kind kind)
+{
+    void *p = NULL;
+    if (kind == DEVICE && guarded()) {
+        p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        return p == MAP_FAILED ? NULL : p;
+    }
+    return posix_memalign(&p, ALIGNMENT, bytes) == 0 ? p : NULL;
+}
+
+static void give_back(void *p, size_t bytes, enum kind kind)
+{
+    if (kind == DEVICE && guarded())
+        munmap(p, bytes);
+    else
+        free(p);
+}
+
 static cudaError_t allocate(void **p, size_t bytes, enum kind kind)
 {
+    fault_watch();
     *p = NULL;
     if (cudaError_t error = capture_forbids())
         return error;
@@ -59,10 +108,13 @@ static cudaError_t allocate(void **p, size_t bytes, enum kind kind)
         return pending_error();
     if (kind == DEVICE && bytes > memory_total() - used)
         return failed(cudaErrorMemoryAllocation);
-    if (posix_memalign(p, ALIGNMENT, bytes) != 0)
+    *p = obtain(bytes, kind);
+    if (!*p)
         return failed(cudaErrorMemoryAllocation);
     memset(*p, POISON, bytes);
+    memory_open();
     allocations[(uintptr_t)*p] = {bytes, kind};
+    memory_close();
     if (kind == DEVICE)
         used += bytes;
     return pending_error();
@@ -81,8 +133,8 @@ static cudaError_t release(void *p, enum kind kind)
     device_drain();
     if (kind == DEVICE)
         used -= a->second.bytes;
+    give_back(p, a->second.bytes, kind);
     allocations.erase(a);
-    free(p);
     return pending_error();
 }
 

@@ -3,6 +3,7 @@
  * something that cannot come. Fibers are kept: a fiber whose thread has ended runs the next fresh one. */
 #include "grid.h"
 
+#include "fault.h"
 #include "fiber.h"
 #include "order.h"
 
@@ -85,7 +86,7 @@ static bool same(place a, place b)
            other->at.line());
 }
 
-static void check_place(place at, place others)
+static inline void check_place(place at, place others)
 {
     if (!same(at, others))
         broken("divergence: it came to %s:%u, but others wait at %s:%u", at.file_name(), at.line(),
@@ -376,6 +377,7 @@ static void shared_poison()
 void grid_run(const char *kernel, dim3 grid, dim3 dim, size_t shared_bytes,
               void (*run)(const void *), const void *what)
 {
+    fault_watch();
     block.kernel = kernel;
     block.grid = grid;
     block.dim = dim;

@@ -8,13 +8,12 @@
 
 #include <cublasLt.h>
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
-#include <vector>
 
 static int failures;
 
@@ -340,7 +339,7 @@ static void test_memory()
     EXPECT(cudaMemcpy(p + 500, p, sizeof here, cudaMemcpyDeviceToDevice) == cudaSuccess);
     EXPECT(cudaMemcpy(back, p + 500, sizeof here, cudaMemcpyDefault) == cudaSuccess);
     EXPECT(!memcmp(here, back, sizeof here));
-    EXPECT(cudaMemset(p, 7, 3) == cudaSuccess && p[2] == 7 && p[3] == 't' - 0);
+    EXPECT(cudaMemset(p, 7, 3) == cudaSuccess && p[2] == 7 && p[3] == 't');
     EXPECT(cudaMemcpy(here, p, 8, cudaMemcpyHostToDevice) == cudaErrorInvalidValue);
     EXPECT(cudaGetLastError() == cudaErrorInvalidValue && cudaGetLastError() == cudaSuccess);
     EXPECT(cudaMemcpy(p + 950, here, sizeof here, cudaMemcpyHostToDevice) == cudaErrorInvalidValue);
@@ -546,54 +545,245 @@ static __global__ void reads(const int *in, int *out)
     *out = *in;
 }
 
-/* Runs a case in a child; its message must hold all the texts. */
-static void expect_message(void (*run)(), const char *first, const char *second, const char *third)
+static __global__ void overruns()
 {
-    int pipe_ends[2], status;
-    char message[4096];
+    DYN_SHARED(int, room);
+    room[1024 + threadIdx.x] = 1;
+}
+
+static __global__ void swallows_stack(int *out)
+{
+    volatile char large[1 << 20];
+    large[0] = 1;
+    *out = large[0];
+}
+
+static void run_overruns()
+{
+    LAUNCH(overruns, dim3(3, 2), 64, 4096, 0);
+}
+
+static void run_deadlock()
+{
+    LAUNCH(some_threads_wait, dim3(3, 2), 64, 0, 0);
+}
+
+static void run_divergence()
+{
+    LAUNCH(two_barriers, 1, 64, 0, 0);
+}
+
+static void run_exited()
+{
+    LAUNCH(lane_stays_away, 1, 32, 0, 0, (int *)NULL);
+}
+
+static void run_misaligned()
+{
+    LAUNCH(misaligned, 1, 32, 0, 0, (const char *)NULL);
+}
+
+static void run_part_of_warp()
+{
+    LAUNCH(last_block, 1, 48, 0, 0, (int *)NULL);
+}
+
+static void run_host_argument()
+{
+    int here = 1;
+    LAUNCH(reads, 1, 32, 0, 0, &here, (int *)NULL);
+}
+
+static void run_stack()
+{
+    LAUNCH(swallows_stack, 1, 32, 0, 0, device<int>(1));
+}
+
+/* --- settings --- */
+
+/* RLHF_SHIM_LAZY: nothing before someone waits; what the host does too early, or a stream without its event, shows. */
+static void run_lazy()
+{
+    cudaStream_t stream, other;
+    cudaEvent_t event;
+    int *p = device<int>(1), *pinned, here = 0;
+    EXPECT(cudaStreamCreate(&stream) == cudaSuccess && cudaStreamCreate(&other) == cudaSuccess);
+    EXPECT(cudaEventCreate(&event) == cudaSuccess &&
+           cudaMallocHost(&pinned, sizeof *pinned) == cudaSuccess);
+    *pinned = 5;
+    EXPECT(cudaMemcpyAsync(p, pinned, sizeof *p, cudaMemcpyHostToDevice, stream) == cudaSuccess);
+    LAUNCH(add, 1, 32, 0, stream, p, 1, 1);
+    EXPECT(cudaEventRecord(event, stream) == cudaSuccess);
+    EXPECT(*p == -1);
+    *pinned = 7; /* too early */
+    LAUNCH(add, 1, 32, 0, other, p, 100, 1);
+    EXPECT(cudaStreamSynchronize(other) == cudaSuccess && *p == 99);
+    EXPECT(cudaStreamWaitEvent(other, event) == cudaSuccess);
+    LAUNCH(add, 1, 32, 0, other, p, 100, 1);
+    EXPECT(cudaStreamSynchronize(other) == cudaSuccess && *p == 108);
+    LAUNCH(add, 1, 32, 0, stream, p, 1, 1);
+    EXPECT(cudaMemcpyAsync(&here, p, sizeof here, cudaMemcpyDeviceToHost, stream) == cudaSuccess &&
+           here == 109);
+    EXPECT(cudaEventQuery(event) == cudaSuccess && cudaEventDestroy(event) == cudaSuccess);
+    cudaFree(p);
+    cudaFreeHost(pinned);
+    cudaStreamDestroy(stream);
+    cudaStreamDestroy(other);
+}
+
+static void run_guard()
+{
+    int *p = device<int>(1), here = 0;
+    EXPECT(cudaMemset(p, 0, sizeof *p) == cudaSuccess);
+    LAUNCH(add, 1, 32, 0, 0, p, 3, 1);
+    EXPECT(cudaMemcpy(&here, p, sizeof here, cudaMemcpyDeviceToHost) == cudaSuccess && here == 3);
+    if (failures == 0)
+        printf("%d\n", *p);
+}
+
+/* RLHF_SHIM_FAIL: the error stays. */
+static void run_fail()
+{
+    int *p = device<int>(1);
+    LAUNCH(last_block, 1, 32, 0, 0, p);
+    EXPECT(cudaGetLastError() == cudaSuccess && *p == 0);
+    LAUNCH(add, 1, 32, 0, 0, p, 3, 1);
+    EXPECT(*p == 0 && cudaGetLastError() == cudaErrorIllegalAddress &&
+           cudaGetLastError() == cudaErrorIllegalAddress);
+    EXPECT(cudaFree(p) == cudaErrorIllegalAddress);
+}
+
+static void run_log()
+{
+    int *p = device<int>(64);
+    LAUNCH(last_block, 1, 32, 0, 0, p);
+    LAUNCH(last_block, 1, 32, 0, 0, p);
+    LAUNCH((reverse<true>), 1, 32, 4 * 32, 0, p, p);
+    cudaFree(p);
+}
+
+static const struct {
+    const char *name;
+    void (*run)();
+} cases[] = {
+    {"overruns", run_overruns},
+    {"deadlock", run_deadlock},
+    {"divergence", run_divergence},
+    {"exited", run_exited},
+    {"misaligned", run_misaligned},
+    {"part of a warp", run_part_of_warp},
+    {"host argument", run_host_argument},
+    {"stack", run_stack},
+    {"lazy", run_lazy},
+    {"guard", run_guard},
+    {"fail", run_fail},
+    {"log", run_log},
+};
+
+/* Runs a case in a process of its own, with a setting ("NAME=value" or NULL). Puts what it wrote on stderr into message, returns its
+ * status. */
+static int run_case(const char *name, char *setting, char message[4096])
+{
+    int ends[2], status = -1;
     size_t n = 0;
-    EXPECT(pipe(pipe_ends) == 0);
+    EXPECT(pipe(ends) == 0);
     const pid_t child = fork();
     if (child == 0) {
-        dup2(pipe_ends[1], STDERR_FILENO);
-        run();
-        _exit(0);
+        dup2(ends[1], STDERR_FILENO);
+        close(ends[0]);
+        if (setting)
+            putenv(setting);
+        execl("/proc/self/exe", "selftest", name, (char *)NULL);
+        _exit(127);
     }
-    close(pipe_ends[1]);
-    for (ssize_t got; (got = read(pipe_ends[0], message + n, sizeof message - 1 - n)) > 0;)
+    close(ends[1]);
+    for (ssize_t got; n < 4095 && (got = read(ends[0], message + n, 4095 - n)) > 0;)
         n += got;
     message[n] = 0;
-    close(pipe_ends[0]);
-    EXPECT(waitpid(child, &status, 0) == child && WIFSIGNALED(status) &&
-           WTERMSIG(status) == SIGABRT);
-    if (!strstr(message, first) || !strstr(message, second) || !strstr(message, third)) {
-        fprintf(stderr, "expected \"%s\", \"%s\", \"%s\" in: %s\n", first, second, third, message);
+    close(ends[0]);
+    EXPECT(waitpid(child, &status, 0) == child);
+    return status;
+}
+
+/* The case must be aborted with a message that holds the texts. */
+static void expect_message(const char *name, char *setting, const char *first, const char *second,
+                           const char *third)
+{
+    char message[4096];
+    const int status = run_case(name, setting, message);
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGABRT || !strstr(message, first) ||
+        !strstr(message, second) || !strstr(message, third)) {
+        fprintf(stderr, "%s: status %d; expected \"%s\", \"%s\", \"%s\" in: %s\n", name, status,
+                first, second, third, message);
+        failures++;
+    }
+}
+
+static void expect_success(const char *name, char *setting)
+{
+    char message[4096];
+    const int status = run_case(name, setting, message);
+    if (status != 0 || *message) {
+        fprintf(stderr, "%s: status %d: %s\n", name, status, message);
         failures++;
     }
 }
 
 static void test_what_ends_the_process()
 {
-    expect_message([] { LAUNCH(some_threads_wait, dim3(3, 2), 64, 0, 0); },
-                   "kernel some_threads_wait", "block (0,0,0) thread (0,0,0)", "deadlock");
-    expect_message([] { LAUNCH(two_barriers, 1, 64, 0, 0); }, "kernel two_barriers",
-                   "thread (33,0,0)", "divergence");
-    expect_message([] { LAUNCH(lane_stays_away, 1, 32, 0, 0, (int *)NULL); },
-                   "kernel lane_stays_away", "lane 3", "exited");
-    expect_message([] { LAUNCH(misaligned, 1, 32, 0, 0, (const char *)NULL); }, "kernel misaligned",
-                   "copy_async16", "aligned");
-    expect_message([] { LAUNCH(last_block, 1, 48, 0, 0, (int *)NULL); }, "kernel last_block",
-                   "48 threads", "whole warps");
-    expect_message(
-        [] {
-            int here = 1;
-            LAUNCH(reads, 1, 32, 0, 0, &here, (int *)NULL);
-        },
-        "kernel reads", "argument 1", "not memory of the device");
+    expect_message("deadlock", NULL, "kernel some_threads_wait", "block (0,0,0) thread (0,0,0)",
+                   "deadlock");
+    expect_message("divergence", NULL, "kernel two_barriers", "thread (33,0,0)", "divergence");
+    expect_message("exited", NULL, "kernel lane_stays_away", "lane 3", "exited");
+    expect_message("misaligned", NULL, "kernel misaligned", "copy_async16", "aligned");
+    expect_message("part of a warp", NULL, "kernel last_block", "48 threads", "whole warps");
+    expect_message("host argument", NULL, "kernel reads", "argument 1", "not memory of the device");
+#ifndef __SANITIZE_ADDRESS__
+    char guard[] = "RLHF_SHIM_GUARD=1";
+    expect_message("overruns", NULL, "kernel overruns", "block (0,0,0) thread (0,0,0)", "touched");
+    expect_message("stack", NULL, "kernel swallows_stack", "thread (0,0,0)", "touched");
+    expect_message("guard", guard, "host code touched", "memory of the device", "");
+#endif
 }
 
-int main()
+static void test_settings()
 {
+    char lazy[] = "RLHF_SHIM_LAZY=1", fail[] = "RLHF_SHIM_FAIL=add";
+    expect_success("lazy", lazy);
+    expect_success("fail", fail);
+
+    char path[] = "/tmp/shim-selftest-XXXXXX", setting[64], text[256];
+    const int fd = mkstemp(path);
+    EXPECT(fd >= 0);
+    snprintf(setting, sizeof setting, "RLHF_SHIM_LOG=%s", path);
+    expect_success("log", setting);
+    expect_success("log", setting);
+    const ssize_t n = read(fd, text, sizeof text - 1);
+    text[n > 0 ? n : 0] = 0;
+    EXPECT(!strcmp(text, "last_block 2\nreverse 1\nlast_block 2\nreverse 1\n"));
+    close(fd);
+    unlink(path);
+}
+
+static void test_device()
+{
+    int count, device_number;
+    cudaDeviceProp one;
+    EXPECT(cudaGetDeviceCount(&count) == cudaSuccess && count == 1);
+    EXPECT(cudaSetDevice(0) == cudaSuccess && cudaSetDevice(1) == cudaErrorInvalidDevice);
+    EXPECT(cudaGetDevice(&device_number) == cudaSuccess && device_number == 0);
+    EXPECT(cudaGetDeviceProperties(&one, 0) == cudaSuccess && !strcmp(one.name, "shim"));
+    cudaGetLastError();
+}
+
+int main(int argc, char **argv)
+{
+    for (const auto &c : cases)
+        if (argc > 1 && !strcmp(argv[1], c.name)) {
+            c.run();
+            return failures > 0;
+        }
+    unsetenv("RLHF_SHIM_LOG"); /* these kernels are not the module's */
     test_threads_are_numbered();
     test_barriers();
     test_warps();
@@ -604,6 +794,8 @@ int main()
     test_launch_errors();
     test_graphs();
     test_int8_product();
+    test_device();
+    test_settings();
     test_what_ends_the_process();
     return failures > 0;
 }

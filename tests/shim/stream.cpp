@@ -5,10 +5,12 @@
  */
 #include "stream.h"
 
+#include "device_memory.h"
 #include "error_code.h"
 
 #include <chrono>
 #include <deque>
+#include <memory>
 #include <set>
 #include <stdlib.h>
 #include <vector>
@@ -32,7 +34,7 @@ struct CUevent_st {
     cudaStream_t stream; /* where it was recorded last; NULL: never, or the stream is gone */
     uint64_t number;     /* of its closure there, or of the node */
     struct recording *recording;
-    std::chrono::steady_clock::time_point time;
+    std::shared_ptr<std::chrono::steady_clock::time_point> time; /* closures hold it, too */
 };
 
 struct CUgraph_st {
@@ -65,6 +67,14 @@ static bool known(cudaStream_t stream)
     return !stream || streams.count(stream);
 }
 
+/* The device works: its memory can be touched. */
+static void run(const work &w)
+{
+    memory_open();
+    w();
+    memory_close();
+}
+
 /* Until so many closures of the stream have run. */
 static void run_until(struct CUstream_st *s, uint64_t number)
 {
@@ -72,7 +82,7 @@ static void run_until(struct CUstream_st *s, uint64_t number)
         work w = std::move(s->queue.front());
         s->queue.pop_front();
         s->done++;
-        w();
+        run(w);
     }
 }
 
@@ -85,7 +95,7 @@ void enqueue(cudaStream_t stream, work w)
         return;
     }
     if (!lazy()) {
-        w();
+        run(w);
         return;
     }
     s->queue.push_back(std::move(w));
@@ -174,7 +184,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
         return failed(cudaErrorInvalidResourceHandle);
     if (stream->recording)
         return failed(cudaErrorStreamCaptureUnsupported);
-    stream_drain(stream);
+    device_drain(); /* closures of others may wait for this stream */
     for (cudaEvent_t e : events)
         if (e->stream == stream)
             e->stream = NULL;
@@ -231,6 +241,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 cudaError_t cudaEventCreate(cudaEvent_t *event)
 {
     *event = new CUevent_st();
+    (*event)->time = std::make_shared<std::chrono::steady_clock::time_point>();
     events.insert(*event);
     return cudaSuccess;
 }
@@ -244,8 +255,6 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
     if (!events.count(event))
         return failed(cudaErrorInvalidResourceHandle);
-    if (!event->recording && event->stream)
-        run_until(event->stream, event->number);
     events.erase(event);
     delete event;
     return cudaSuccess;
@@ -262,7 +271,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
         event->number = s->recorded;
         return cudaSuccess;
     }
-    enqueue(stream, [event] { event->time = std::chrono::steady_clock::now(); });
+    enqueue(stream, [time = event->time] { *time = std::chrono::steady_clock::now(); });
     event->number = s->added;
     return cudaSuccess;
 }
@@ -284,7 +293,7 @@ cudaError_t cudaEventElapsedTime(float *msec, cudaEvent_t start, cudaEvent_t end
         return failed(cudaErrorInvalidResourceHandle);
     if (start->stream->done < start->number || end->stream->done < end->number)
         return failed(cudaErrorNotReady);
-    *msec = std::chrono::duration<float, std::milli>(end->time - start->time).count();
+    *msec = std::chrono::duration<float, std::milli>(*end->time - *start->time).count();
     return cudaSuccess;
 }
 
