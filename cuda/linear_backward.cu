@@ -239,7 +239,7 @@ template <class W> static void launch_rows(cudaStream_t stream, const struct bac
         launch<tile_many, W, bf16, false>(stream, p, dx);
 }
 
-size_t gemm_workspace(int max_tokens)
+size_t gemm_workspace(int max_tokens, int, int)
 {
     return (size_t)max_tokens * LORA_MOST * (sizeof(float) + GROUP_MAX * sizeof(bf16));
 }
@@ -250,12 +250,12 @@ void cuda_linear_backward(struct backend *be, act_t *dx, struct linear *const *l
     if (cuda_failed(be))
         return;
     CHECK(n_linears <= GROUP_MAX && l[0]->in % PACK == 0, "%d linear layers of %d inputs", n_linears, l[0]->in);
-    float *narrow = (float *)cuda_scratch(be, gemm_workspace(N));
-    bf16 *u = (bf16 *)(narrow + (int64_t)N * LORA_MOST);
     struct backward_product p = {};
     p.in = l[0]->in;
     p.ld = linear_ld(p.in);
     p.N = N;
+    float *narrow = (float *)cuda_scratch(be, gemm_workspace(N, p.in, 0));
+    bf16 *u = (bf16 *)(narrow + (int64_t)N * LORA_MOST);
     for (int i = 0; i < n_linears; i++) {
         CHECK(!l[i]->master && l[i]->dtype == l[0]->dtype, "siblings are frozen and of one type");
         const int out = l[i]->out, before = i > 0 ? p.base[i - 1].end : 0;
