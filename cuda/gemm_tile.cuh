@@ -20,8 +20,6 @@
 #include "cuda/mma.cuh"
 #include "cuda/reduce.cuh"
 
-#include <string.h>
-
 enum {
     SLAB = 32,
     X_ROW = 64, /* bytes of a token in a slab */
@@ -109,34 +107,13 @@ template <class T> __device__ __forceinline__ void load_tokens(uint32_t b[T::NT]
         load_words<16>(b[nt], from + nt * 8 * X_ROW);
 }
 
-/* Two bf16 values a word: a - b, a * b, each rounded once. */
-__device__ __forceinline__ uint32_t bf16x2_sub(uint32_t a, uint32_t b)
-{
-    __nv_bfloat162 x, y;
-    memcpy(&x, &a, sizeof x);
-    memcpy(&y, &b, sizeof y);
-    x = __hsub2(x, y);
-    memcpy(&a, &x, sizeof a);
-    return a;
-}
-
-__device__ __forceinline__ uint32_t bf16x2_mul(uint32_t a, uint32_t b)
-{
-    __nv_bfloat162 x, y;
-    memcpy(&x, &a, sizeof x);
-    memcpy(&y, &b, sizeof y);
-    x = __hmul2(x, y);
-    memcpy(&a, &x, sizeof a);
-    return a;
-}
-
 /* Two int8 codes, in bytes 0 and 2 of w, as bf16, exactly. 0x43 before a byte makes a bf16 of it: 128 + c % 128 of the low 7 bits;
- * of the sign's bit alone 128, or 256 of a negative code; their difference is c. Costs two logic operations and an fma (sub on
- * compute capability 9) for two codes, after the byte_perm that puts them there. */
+ * of the sign's bit alone 128, or 256 of a negative code; their difference is c. Costs two logic operations and an fma for two
+ * codes, after the byte_perm that puts them there. */
 __device__ __forceinline__ uint32_t expand_codes(uint32_t w)
 {
     const uint32_t low = (w & 0x007f007fu) | 0x43004300u, sign = (w & 0x00800080u) | 0x43004300u;
-    return bf16x2_sub(low, sign);
+    return fma_bf16x2(sign, 0xbf80bf80u, low); /* low - sign */
 }
 
 __device__ __forceinline__ void store_value(bf16 *p, float v)

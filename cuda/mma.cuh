@@ -29,6 +29,14 @@ __device__ __forceinline__ void mma_s8(int32_t c[4], const uint32_t a[4], const 
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+/* a b + c of two bf16 values a register, each rounded once. */
+__device__ __forceinline__ uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c)
+{
+    uint32_t d;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
+
 /* Four (or two) 8x8 matrices of 16-bit values from shared memory. Lane i gives the address of row i % 8 of matrix i / 8 (16
  * bytes, aligned to 16; ldmatrix_x2 reads the addresses of lanes 0 to 15); r[j] of a lane holds of matrix j: row lane / 4,
  * columns 2 (lane % 4) and the next. */

@@ -29,6 +29,18 @@ static inline void mma_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2]
     shim::meet(&mine, shim::multiply_s8, at);
 }
 
+/* The product is exact in float; the sum is rounded to float, then to bf16. */
+static inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c)
+{
+    uint32_t d = 0;
+    for (int shift = 0; shift < 32; shift += 16) {
+        const float x = __builtin_bit_cast(float, a >> shift << 16), y = __builtin_bit_cast(float, b >> shift << 16),
+                    z = __builtin_bit_cast(float, c >> shift << 16);
+        d |= (uint32_t)__bfloat16_as_ushort(__float2bfloat16_rn(fmaf(x, y, z))) << shift;
+    }
+    return d;
+}
+
 static inline void ldmatrix_x4(uint32_t r[4], const void *shared,
                                shim::place at = shim::place::current())
 {
