@@ -12,10 +12,10 @@
 static const size_t ring_half = (size_t)8 << 20;
 static const size_t copy_align = 64;
 
-/* What a context, the libraries' kernels and the recorded programs take on recent drivers, and what NCCL's channels take for a
- * few ranks of a node. Estimates: the plan says so. */
+/* What a context, the libraries' kernels and the recorded programs take on recent drivers, and the most that NCCL's channels take
+ * (mpi/nccl.cu). Estimates: the plan says so. */
 static const size_t context_bytes = (size_t)512 << 20;
-static const size_t channels_bytes = (size_t)192 << 20;
+static const size_t channels_bytes = (size_t)296 << 20;
 
 struct cuda_memory {
     void *p;

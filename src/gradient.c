@@ -34,8 +34,10 @@ int gradient_open(struct gradient *g, double timeout_sec)
         return 0;
     TRY(comm_agree(g->comm, comm_rank(g->comm) == 0 ? be->ops->reduce_id(be, id) : 0));
     comm_broadcast(g->comm, id, sizeof id, 0);
+    comm_wait_begin(g->comm);
     if (be->ops->reduce_open(be, id, comm_rank(g->comm), comm_size(g->comm), timeout_sec) != 0)
         end_run(g);
+    comm_wait_end(g->comm);
     return 0;
 }
 

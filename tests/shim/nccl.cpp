@@ -11,6 +11,7 @@
 #include "device_memory.h"
 #include "stream.h"
 
+#define OMPI_SKIP_MPICXX 1 /* the C interface alone */
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -13,6 +13,7 @@
 #include <memory>
 #include <set>
 #include <stdlib.h>
+#include <unistd.h>
 #include <vector>
 
 struct recording {
@@ -25,6 +26,7 @@ struct recording {
 struct CUstream_st {
     std::deque<shim::work> queue;
     uint64_t added, done; /* closures so far */
+    std::function<bool()> held; /* what comes next waits for it; empty: nothing */
     struct recording *recording;
     uint64_t recorded,
         joined; /* nodes of the recording: this stream's last; up to which the origin waits for it */
@@ -75,9 +77,29 @@ static void run(const work &w)
     memory_close();
 }
 
+static bool is_held(struct CUstream_st *s)
+{
+    if (s->held && s->held())
+        s->held = nullptr;
+    return (bool)s->held;
+}
+
+static void wait_while_held(struct CUstream_st *s)
+{
+    while (is_held(s))
+        usleep(1000);
+}
+
+void stream_hold(cudaStream_t stream, std::function<bool()> done)
+{
+    real(stream)->held = std::move(done);
+}
+
 /* Until so many closures of the stream have run. */
 static void run_until(struct CUstream_st *s, uint64_t number)
 {
+    if (s->done < number)
+        wait_while_held(s);
     while (s->done < number) {
         work w = std::move(s->queue.front());
         s->queue.pop_front();
@@ -95,6 +117,7 @@ void enqueue(cudaStream_t stream, work w)
         return;
     }
     if (!lazy()) {
+        wait_while_held(s);
         run(w);
         return;
     }
@@ -110,6 +133,7 @@ bool stream_captures(cudaStream_t stream)
 void stream_drain(cudaStream_t stream)
 {
     run_until(real(stream), real(stream)->added);
+    wait_while_held(real(stream));
 }
 
 void device_drain()
@@ -198,8 +222,11 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     return wait_stream(stream);
 }
 
+/* Runs what could have run by now: all but what is held. */
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
+    if (known(stream) && is_held(real(stream)))
+        return failed(cudaErrorNotReady);
     return wait_stream(stream);
 }
 

@@ -19,6 +19,10 @@ bool stream_captures(cudaStream_t stream);
  * cudaSuccess where none does. */
 cudaError_t capture_forbids();
 
+/* What waits in the stream from here on waits until done() says so. done is asked by whoever asks for the stream; one that is empty
+ * lets go of an earlier one. For libraries whose work goes on elsewhere. */
+void stream_hold(cudaStream_t stream, std::function<bool()> done);
+
 /* Runs all that waits in a stream; in all of them. */
 void stream_drain(cudaStream_t stream);
 void device_drain();
