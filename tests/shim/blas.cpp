@@ -1,5 +1,5 @@
 /* Products of cuBLASLt: int8 x int8 into int32, in the one form that the library offers for them: column-major, A transposed, B not;
- * m and k multiples of 4, leading dimensions multiples of 4, addresses aligned to 4 bytes. What it would refuse is refused. */
+ * m and k multiples of 4, leading dimensions multiples of 4, addresses aligned as the preference said. What it would refuse is refused. */
 #include <cublasLt.h>
 
 #include "device_memory.h"
@@ -9,23 +9,6 @@
 
 struct cublasLtContext {
     int unused;
-};
-
-struct cublasLtMatmulDescStruct {
-    cublasComputeType_t compute;
-    cudaDataType_t scale;
-    cublasOperation_t transpose_a, transpose_b;
-};
-
-struct cublasLtMatrixLayoutStruct {
-    cudaDataType_t type;
-    uint64_t rows, columns;
-    int64_t ld;
-    cublasLtOrder_t order;
-};
-
-struct cublasLtMatmulPreferenceStruct {
-    uint64_t workspace_bytes;
 };
 
 namespace shim {
@@ -57,6 +40,20 @@ static cublasStatus_t check(cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
     const bool sizes =
         a->rows % 4 == 0 && d->rows % 4 == 0 && a->ld % 4 == 0 && b->ld % 4 == 0 && d->ld % 4 == 0;
     return form && types && sizes ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+}
+
+/* Addresses are multiples of what the algorithm was asked for (without one: of 4). */
+static bool aligned(const cublasLtMatmulAlgo_t *algo, const void *a, const void *b, const void *c,
+                    const void *d)
+{
+    const void *const address[4] = {a, b, c, d};
+    uint32_t alignment[4] = {4, 4, 4, 4};
+    if (algo)
+        memcpy(alignment, algo->data, sizeof alignment);
+    for (int i = 0; i < 4; i++)
+        if ((uintptr_t)address[i] % alignment[i] != 0)
+            return false;
+    return true;
 }
 
 static int32_t dot(const int8_t *a, const int8_t *b, int64_t k)
@@ -107,11 +104,18 @@ const char *cublasLtGetStatusString(cublasStatus_t status)
     return "unknown status";
 }
 
+cublasStatus_t cublasLtMatmulDescInit(cublasLtMatmulDesc_t desc, cublasComputeType_t compute,
+                                      cudaDataType_t scale)
+{
+    *desc = {compute, scale, CUBLAS_OP_N, CUBLAS_OP_N};
+    return CUBLAS_STATUS_SUCCESS;
+}
+
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t compute,
                                         cudaDataType_t scale)
 {
-    *desc = new cublasLtMatmulDescStruct{compute, scale, CUBLAS_OP_N, CUBLAS_OP_N};
-    return CUBLAS_STATUS_SUCCESS;
+    *desc = new cublasLtMatmulDescOpaque_t;
+    return cublasLtMatmulDescInit(*desc, compute, scale);
 }
 
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc)
@@ -128,11 +132,18 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
                value, bytes);
 }
 
+cublasStatus_t cublasLtMatrixLayoutInit(cublasLtMatrixLayout_t layout, cudaDataType_t type,
+                                        uint64_t rows, uint64_t columns, int64_t ld)
+{
+    *layout = {type, rows, columns, ld, CUBLASLT_ORDER_COL};
+    return CUBLAS_STATUS_SUCCESS;
+}
+
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType_t type,
                                           uint64_t rows, uint64_t columns, int64_t ld)
 {
-    *layout = new cublasLtMatrixLayoutStruct{type, rows, columns, ld, CUBLASLT_ORDER_COL};
-    return CUBLAS_STATUS_SUCCESS;
+    *layout = new cublasLtMatrixLayoutOpaque_t;
+    return cublasLtMatrixLayoutInit(*layout, type, rows, columns, ld);
 }
 
 cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout)
@@ -148,10 +159,16 @@ cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
     return set(&layout->order, value, bytes);
 }
 
+cublasStatus_t cublasLtMatmulPreferenceInit(cublasLtMatmulPreference_t preference)
+{
+    *preference = {0, {256, 256, 256, 256}};
+    return CUBLAS_STATUS_SUCCESS;
+}
+
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *preference)
 {
-    *preference = new cublasLtMatmulPreferenceStruct{0};
-    return CUBLAS_STATUS_SUCCESS;
+    *preference = new cublasLtMatmulPreferenceOpaque_t;
+    return cublasLtMatmulPreferenceInit(*preference);
 }
 
 cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference)
@@ -161,16 +178,19 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
 }
 
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
-                                                    cublasLtMatmulPreferenceAttributes_t,
+                                                    cublasLtMatmulPreferenceAttributes_t attribute,
                                                     const void *value, size_t bytes)
 {
-    return set(&preference->workspace_bytes, value, bytes);
+    if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES)
+        return set(&preference->workspace_bytes, value, bytes);
+    return set(&preference->alignment[attribute - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES],
+               value, bytes);
 }
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-                                              cublasLtMatmulPreference_t, int asked,
+                                              cublasLtMatmulPreference_t preference, int asked,
                                               cublasLtMatmulHeuristicResult_t results[], int *found)
 {
     *found = 0;
@@ -179,6 +199,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     if (cublasStatus_t status = check(desc, a, b, c, d))
         return status;
     results[0] = {};
+    memcpy(results[0].algo.data, preference->alignment, sizeof preference->alignment);
     *found = 1;
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -187,8 +208,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                               const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
                               cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
                               cublasLtMatrixLayout_t c_layout, void *d,
-                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *, void *,
-                              size_t, cudaStream_t stream)
+                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
+                              void *, size_t, cudaStream_t stream)
 {
     if (!handle || !alpha || !beta || !c)
         return CUBLAS_STATUS_INVALID_VALUE;
@@ -197,8 +218,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     int32_t one, zero;
     memcpy(&one, alpha, sizeof one);
     memcpy(&zero, beta, sizeof zero);
-    if (one != 1 || zero != 0 || ((uintptr_t)a | (uintptr_t)b | (uintptr_t)d) % 4 != 0)
+    if (one != 1 || zero != 0)
         return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (!aligned(algo, a, b, c, d))
+        return CUBLAS_STATUS_INVALID_VALUE;
     if (!memory_on_device(a) || !memory_on_device(b) || !memory_on_device(d))
         return CUBLAS_STATUS_EXECUTION_FAILED;
     const int64_t m = d_layout->rows, n = d_layout->columns, k = a_layout->rows;

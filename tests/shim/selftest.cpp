@@ -492,6 +492,9 @@ static void test_int8_product()
            n_found == 1);
     EXPECT(cublasLtMatmul(handle, desc, &one, a, la, b, lb, &zero, d, ld, d, ld, &found.algo, NULL,
                           0, 0) == CUBLAS_STATUS_SUCCESS);
+    EXPECT(cublasLtMatmul(handle, desc, &one, a + 4, la, b, lb, &zero, d, ld, d, ld, &found.algo,
+                          NULL, 0, 0) ==
+           CUBLAS_STATUS_INVALID_VALUE); /* the preference says 256, unless told otherwise */
     for (int j = 0; j < n; j++)
         for (int i = 0; i < ldd; i++) {
             int32_t sum = i < m ? 0 : -1;
