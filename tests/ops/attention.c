@@ -272,10 +272,10 @@ static void test_backward(void **state)
             for (int64_t j = 0; j < c.q_size + c.k_size; j++)
                 assert_true(fabsf(got[j]) < ops_bound_acts(1e-5));
         } else {
-            ops_close_acts("dq", got, want, c.q_size, 1e-5);
-            ops_close_acts("dk", got + c.q_size, want + c.q_size, c.k_size, 1e-5);
+            ops_close_sums("dq", got, want, c.q_size, 1e-5);
+            ops_close_sums("dk", got + c.q_size, want + c.q_size, c.k_size, 1e-5);
         }
-        ops_close_acts("dv", got + c.q_size + c.k_size, want + c.q_size + c.k_size, c.k_size, 1e-5);
+        ops_close_sums("dv", got + c.q_size + c.k_size, want + c.q_size + c.k_size, c.k_size, 1e-5);
         free(want);
         free(got);
         case_free(&c);

@@ -121,7 +121,7 @@ static void test_logprob(void **state)
         check_logprob(1, ops_width(1), 1, 1, types[t], 1);
         check_logprob(2, ops_width(7), 3, 4, types[t], 1);
         check_logprob(33, ops_width(20), 9, 5, types[t], 0.7f);
-        check_logprob(50, 16, 10, 130, types[t], 1); /* more rows than are done at once */
+        check_logprob(50, 16, 10, ops_small() ? 20 : 130, types[t], 1); /* more than are done at once */
         check_logprob(515, 40, 4, 3, types[t], 1.3f);
         if (!ops_small())
             check_logprob(1003, 520, 4, 3, types[t], 1.3f);
@@ -206,7 +206,7 @@ static int32_t *sample(const struct sample_run *c)
 {
     const int n = c->rows.n;
     struct sample_run few = *c;
-    few.rows.n = n < 200 ? n : 200;
+    few.rows.n = ops_small() ? n / 8 : n < 200 ? n : 200;
     const size_t size = (size_t)few.rows.n * sizeof(int32_t);
     int32_t *part = ops_same_bits(run_sample, &few, 3 * size);
     int32_t *got = ops_once(run_sample, (void *)(uintptr_t)c, (size_t)n * 3 * sizeof *got, 2);
@@ -305,7 +305,7 @@ static void check_frequencies(const struct sampling *how, bool ban)
 {
     enum { H = 8 };
     static const int32_t eos[] = {2, 11};
-    const int draws = ops_small() ? 2000 : 20000;
+    const int draws = ops_small() ? 256 : 20000;
     struct layer head;
     head_init(&head, TOKENS, H, DTYPE_F32, 1.5f);
     float *x = ops_random(H, 2, 1);

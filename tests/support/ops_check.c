@@ -13,8 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The largest shapes that tests give to an operation. */
-enum { MAX_TOKENS = 256, MAX_HEAD_DIM = 128, MAX_WIDTH = 24576, SMALL_WIDTH = 2048, VOCAB = 20480 };
+/* The largest shapes that tests give to an operation; large ones on the CPU are of few tokens. */
+enum { MAX_TOKENS = 256, MAX_HEAD_DIM = 128 };
+static const struct {
+    int width, vocab;
+} large = {24576, 20480}, small = {2048, 1024};
 
 bool ops_on_cuda(void)
 {
@@ -77,10 +80,10 @@ static void *run_one(const char *isa, int threads, ops_run *run, void *context, 
     void *out = calloc(1, bytes + 1);
     assert_non_null(out);
     open_backend(&be, isa, threads, false);
-    /* large shapes on the CPU are of few tokens */
-    const int width = ops_on_cuda() && !ops_small() ? MAX_WIDTH : SMALL_WIDTH;
+    const int width = ops_on_cuda() && !ops_small() ? large.width : small.width,
+              vocab = ops_small() ? small.vocab : large.vocab;
     const size_t workspace =
-        be.ops->workspace_bytes(&be, MAX_TOKENS, width, width, MAX_TOKENS, MAX_HEAD_DIM, VOCAB);
+        be.ops->workspace_bytes(&be, MAX_TOKENS, width, width, MAX_TOKENS, MAX_HEAD_DIM, vocab);
     be.ops->workspace_set(&be, ops_zeros(&be, workspace), workspace);
     run(&be, context, out);
     if (be.ops->sync(&be) != 0)
@@ -296,6 +299,23 @@ double ops_bound_acts(double bound)
 void ops_close_acts(const char *what, const float *got, const double *want, int64_t n, double bound)
 {
     ops_close(what, got, want, n, ops_bound_acts(bound));
+}
+
+void ops_close_sums(const char *what, const float *got, const double *want, int64_t n, double bound)
+{
+    if (!ops_on_cuda()) {
+        ops_close(what, got, want, n, bound);
+        return;
+    }
+    const double rounded = ops_bound_acts(bound);
+    double error = 0, size = 0;
+    for (int64_t i = 0; i < n; i++) {
+        error += (got[i] - want[i]) * (got[i] - want[i]);
+        size += want[i] * want[i];
+    }
+    if (!(error <= rounded * rounded * size))
+        fail_msg("%s: error of %.2g, relative to all", what, sqrt(error / size));
+    ops_close(what, got, want, n, 5 * rounded);
 }
 
 struct batch ops_batch(const int *length, int n_seqs)
