@@ -52,6 +52,8 @@ __device__ __forceinline__ void rest_rows(float rest[ROWS][PACK], const struct e
 
 /* What a block of few_rows_kernel with TILES tiles of 16 outputs and GROUPS of 8 rows keeps in shared memory. */
 template <int TILES, int GROUPS> struct few_rows {
+    static constexpr int THREADS = (STREAMS + 1) * WARP;
+    static constexpr int BLOCKS = GROUPS == 1 ? 4 : GROUPS == 2 ? 3 : 2; /* that a multiprocessor's registers are to hold */
     static constexpr int OUTPUTS = 16 * TILES, ROWS = 8 * GROUPS;
     static constexpr int WIDTH = OUTPUTS + 4; /* of a row of sums: lanes of a fragment fall on different banks */
     static constexpr int LOADS = 4 * TILES;   /* 16-byte loads a lane and step */
@@ -63,13 +65,13 @@ template <int TILES, int GROUPS> struct few_rows {
 
 /* Starts the copies of step `step` of a warp: 128 bytes of each of its rows of weights, zeros behind their end. Lane (g, t) takes
  * bytes 16 t and 64 + 16 t of rows g and g + 8 of each tile, into a place of its own that no other lane reads. */
-template <int TILES> __device__ __forceinline__ void stream_step(uint4 *stage, const int8_t *w, int64_t ld, int outputs, int step)
+template <int TILES> __device__ __forceinline__ void stream_step(uint4 *stage, const int8_t *w, int ld, int outputs, int step)
 {
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
 #pragma unroll
     for (int i = 0; i < 4 * TILES; i++) {
         const int row = i / 2 * 8 + lane / 4;
-        const int64_t k = (int64_t)(step * STREAMS + warp) * STEP_BYTES + i % 2 * 64 + lane % 4 * 16;
+        const int k = (step * STREAMS + warp) * STEP_BYTES + i % 2 * 64 + lane % 4 * 16;
         const bool valid = row < outputs && k < ld;
         copy_async16(stage + i * WARP + lane, valid ? w + row * ld + k : w, valid);
     }
@@ -79,12 +81,12 @@ template <int TILES> __device__ __forceinline__ void stream_step(uint4 *stage, c
 /* Sums of the warp's share of the inputs. A product of fragments wants lane t's inputs 4 t .. and 4 t + 16 ..; as any order of
  * the inputs gives the same sum, it gets bytes 16 t .. 16 t + 7 of both operands, and the next 8 in the next product. */
 template <int TILES, int GROUPS>
-__device__ __forceinline__ void stream(int32_t sum[TILES][GROUPS][4], uint4 *ring, const int8_t *w, int64_t ld, int outputs,
+__device__ __forceinline__ void stream(int32_t sum[TILES][GROUPS][4], uint4 *ring, const int8_t *w, int ld, int outputs,
                                        const int8_t *code, int rows)
 {
     constexpr int LOADS = few_rows<TILES, GROUPS>::LOADS;
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const int steps = (int)((ld + STREAMS * STEP_BYTES - 1) / (STREAMS * STEP_BYTES));
+    const int steps = (ld + STREAMS * STEP_BYTES - 1) / (STREAMS * STEP_BYTES);
     ring += warp * STAGES * LOADS * WARP;
     for (int s = 0; s < STAGES - 1; s++)
         stream_step<TILES>(ring + s * LOADS * WARP, w, ld, outputs, s);
@@ -94,7 +96,7 @@ __device__ __forceinline__ void stream(int32_t sum[TILES][GROUPS][4], uint4 *rin
         copy_async_wait<STAGES - 1>();
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            const int64_t k = (int64_t)(step * STREAMS + warp) * STEP_BYTES + half * 64 + lane % 4 * 16;
+            const int k = (step * STREAMS + warp) * STEP_BYTES + half * 64 + lane % 4 * 16;
             uint4 x[GROUPS];
 #pragma unroll
             for (int g = 0; g < GROUPS; g++) {
@@ -128,7 +130,7 @@ __device__ __forceinline__ void stream(int32_t sum[TILES][GROUPS][4], uint4 *rin
  * Limits:  out % 8 == 0 (checked by the launcher)
  */
 template <int TILES, int GROUPS>
-static __global__ void __launch_bounds__((STREAMS + 1) * WARP, GROUPS <= 2 ? 4 : 2)
+static __global__ void __launch_bounds__(few_rows<TILES, GROUPS>::THREADS, few_rows<TILES, GROUPS>::BLOCKS)
     few_rows_kernel(bf16 *y, const int8_t *w, struct codes q, struct epilogue e, int N, int out, int ld)
 {
     typedef few_rows<TILES, GROUPS> shape;
@@ -143,7 +145,7 @@ static __global__ void __launch_bounds__((STREAMS + 1) * WARP, GROUPS <= 2 ? 4 :
     if (warp < STREAMS) {
         stream<TILES, GROUPS>(sum, ring, w + (int64_t)o0 * ld, ld, outputs, q.code + (int64_t)n0 * ld, rows);
     } else {
-        constexpr int OUTPUT_LANES = 2 * TILES, STEP = WARP / OUTPUT_LANES, PART = TILES == 1 ? 1 : 4;
+        constexpr int OUTPUT_LANES = 2 * TILES, STEP = WARP / OUTPUT_LANES, PART = TILES == 1 ? 1 : GROUPS < 4 ? GROUPS : 4;
         const int o = min(o0 + lane % OUTPUT_LANES * PACK, out - PACK);
         for (int first = 0; first < rows; first += PART * STEP) {
             float v[PART][PACK];
@@ -194,7 +196,7 @@ static void few_rows_launch(struct backend *be, act_t *y, const struct linear *l
 {
     typedef few_rows<TILES, GROUPS> shape;
     const dim3 grid(ceil_div(l->out, shape::OUTPUTS), ceil_div(N, shape::ROWS));
-    LAUNCH((few_rows_kernel<TILES, GROUPS>), grid, (STREAMS + 1) * WARP, shape::BYTES, cuda_state(be)->stream, y,
+    LAUNCH((few_rows_kernel<TILES, GROUPS>), grid, shape::THREADS, shape::BYTES, cuda_state(be)->stream, y,
            (const int8_t *)l->weight, *q, *e, N, l->out, linear_ld(l->in));
 }
 
@@ -204,7 +206,7 @@ static void few_rows_product(struct backend *be, act_t *y, const struct linear *
     if (N <= 8)
         few_rows_launch<1, 1>(be, y, l, q, N, e);
     else if (N <= 16)
-        few_rows_launch<1, 2>(be, y, l, q, N, e);
+        few_rows_launch<2, 2>(be, y, l, q, N, e);
     else if (N <= 32)
         few_rows_launch<2, 4>(be, y, l, q, N, e);
     else
