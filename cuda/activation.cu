@@ -61,7 +61,7 @@ template <enum activation act> __device__ __forceinline__ float slope(float x)
  *   all [N I] bf16; y may be up or gate; gate NULL: plain
  * Block:   256 packs of eight, one a thread
  * Launch:  grid ceil(N I / 2048), 256 threads
- * Bytes:   reads 2NI (4NI gated), writes 2NI; bound by memory, the erf of ACT_GELU and the tanh of ACT_GELU_TANH nearly as much by
+ * Bytes:   reads 2NI (4NI gated), writes 2NI; bound by memory, the erf and tanh of the gelus nearly as much by
  *          arithmetic (N = 4096, I = 24576: 403 MB)
  * Same bits: element by element
  */
@@ -118,23 +118,23 @@ __global__ void act_backward_kernel(bf16 *dup, bf16 *dgate, const bf16 *dy, cons
 
 enum { THREADS = 256 };
 
-#define LAUNCH_ACT(kernel, act, packs, stream, ...)                                                \
-    switch (act) {                                                                                 \
-    case ACT_GELU:                                                                                 \
-        LAUNCH((kernel<ACT_GELU>), ceil_div(packs, THREADS), THREADS, 0, stream, __VA_ARGS__);     \
-        break;                                                                                     \
-    case ACT_GELU_TANH:                                                                            \
-        LAUNCH((kernel<ACT_GELU_TANH>), ceil_div(packs, THREADS), THREADS, 0, stream, __VA_ARGS__); \
-        break;                                                                                     \
-    case ACT_SILU:                                                                                 \
-        LAUNCH((kernel<ACT_SILU>), ceil_div(packs, THREADS), THREADS, 0, stream, __VA_ARGS__);     \
-        break;                                                                                     \
-    case ACT_RELU:                                                                                 \
-        LAUNCH((kernel<ACT_RELU>), ceil_div(packs, THREADS), THREADS, 0, stream, __VA_ARGS__);     \
-        break;                                                                                     \
-    case ACT_QUICK_GELU:                                                                           \
-        LAUNCH((kernel<ACT_QUICK_GELU>), ceil_div(packs, THREADS), THREADS, 0, stream, __VA_ARGS__); \
-        break;                                                                                     \
+#define LAUNCH_ACT(kernel, act, packs, stream, ...)                                                                              \
+    switch (act) {                                                                                                               \
+    case ACT_GELU:                                                                                                               \
+        LAUNCH((kernel<ACT_GELU>), ceil_div(packs, THREADS), THREADS, 0, stream, __VA_ARGS__);                                   \
+        break;                                                                                                                   \
+    case ACT_GELU_TANH:                                                                                                          \
+        LAUNCH((kernel<ACT_GELU_TANH>), ceil_div(packs, THREADS), THREADS, 0, stream, __VA_ARGS__);                              \
+        break;                                                                                                                   \
+    case ACT_SILU:                                                                                                               \
+        LAUNCH((kernel<ACT_SILU>), ceil_div(packs, THREADS), THREADS, 0, stream, __VA_ARGS__);                                   \
+        break;                                                                                                                   \
+    case ACT_RELU:                                                                                                               \
+        LAUNCH((kernel<ACT_RELU>), ceil_div(packs, THREADS), THREADS, 0, stream, __VA_ARGS__);                                   \
+        break;                                                                                                                   \
+    case ACT_QUICK_GELU:                                                                                                         \
+        LAUNCH((kernel<ACT_QUICK_GELU>), ceil_div(packs, THREADS), THREADS, 0, stream, __VA_ARGS__);                             \
+        break;                                                                                                                   \
     }
 
 static int64_t packs_of(int N, int I)

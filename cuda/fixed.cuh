@@ -1,5 +1,5 @@
-/* Adding float gradients to the exact accumulators: v * 2^48, rounded half to even, added to int64 (src/cpu/fixed.h gives the same
- * integers). Integer sums do not depend on order, so contributions may be added by any thread, with or without atomics.
+/* Adding float gradients to the exact accumulators: v * 2^48, rounded half to even, added to int64 (src/cpu/fixed.h gives the
+ * same integers). Integer sums do not depend on order, so contributions may be added by any thread, with or without atomics.
  */
 #ifndef RLHF_CUDA_FIXED_CUH
 #define RLHF_CUDA_FIXED_CUH
@@ -28,7 +28,7 @@ __device__ __forceinline__ void grads_refuse(const struct grads &g, int64_t elem
         atomicMin(overflow, mine);
 }
 
-/* Adds v to an element that no other thread of the launch touches. A value that is not accepted is left out and raises overflow. */
+/* Adds v to an element that no other thread of the launch touches. What is not accepted is left out and raises overflow. */
 __device__ __forceinline__ void grads_add(const struct grads &g, int64_t element, float v)
 {
     if (grads_accept(g, v))

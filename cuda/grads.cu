@@ -11,8 +11,8 @@ void cuda_grads_zero(struct backend *be, struct grads *g)
     cuda_zero(be, g->overflow, sizeof *g->overflow);
 }
 
-/* part[i] = sum of squares of the chunk's elements as doubles: element e to lane e % 16, each lane in ascending order by fma, then
- * the lanes by the tree 8, 4, 2, 1: the sum of src/cpu/grads.c.
+/* part[i] = sum of squares of the chunk's elements as doubles: element e to lane e % 16, each lane in ascending order by fma,
+ * then the lanes by the tree 8, 4, 2, 1: the sum of src/cpu/grads.c.
  *   sum [n] int64 -> part [ceil(n / 4096)] double
  * Block:   eight chunks, each of a half warp
  * Launch:  grid ceil(n / 32768), 128 threads

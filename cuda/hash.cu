@@ -1,8 +1,8 @@
 /* A hash of device memory: equality of state across ranks. Not cryptographic.
  *
  * Chunks of 64 KiB, each of 256 lanes that run the multiply-rotate rounds of XXH64 (xxHash specification 0.1.1) over every 256th
- * word of 8 bytes from a start of their own. A chunk's hash is the integer sum of its mixed lanes, so any order gives the same; the
- * host chains the chunks and the length.
+ * word of 8 bytes from a start of their own. A chunk's hash is the integer sum of its mixed lanes, so any order gives the same;
+ * the host chains the chunks and the length.
  */
 #include "cuda/ops.h"
 #include "cuda/reduce.cuh"

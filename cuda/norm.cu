@@ -3,17 +3,17 @@
  *   layer: xhat = (x - mean) / sqrt(mean((x - mean)^2) + eps);  RMS: xhat = x / sqrt(mean(x^2) + eps);  y = xhat w + b
  *   g = dy w;  dx += (g - mean(g) - xhat mean(g xhat)) / sqrt(..)      (RMS without mean(g))
  *
- * A row lies in registers as packs of eight bf16 values, so x is read once and both sums of the moments, first the mean and then the
- * centred squares, come from there. The norm's input is the sum rounded to bf16: what is stored, and what backward reads. A row of
- * up to 1024 columns belongs to a warp, a longer one to a block; which of them, and how many packs a thread holds, follows from
- * H alone. Sums over a row: a thread's packs in ascending order, the butterfly of the warp, the warps in ascending order.
+ * A row lies in registers as packs of eight bf16 values, so x is read once and both sums of the moments, first the mean and then
+ * the centred squares, come from there. The norm's input is the sum rounded to bf16: what is stored, and what backward reads. A
+ * row of up to 1024 columns belongs to a warp, a longer one to a block; which of them, and how many packs a thread holds, follows
+ * from H alone. Sums over a row: a thread's packs in ascending order, the butterfly of the warp, the warps in ascending order.
  */
 #include "cuda/load.cuh"
 #include "cuda/ops.h"
 #include "cuda/reduce.cuh"
 
 enum {
-    WARP_ROWS = 4,         /* rows a block when each belongs to a warp */
+    WARP_ROWS = 4, /* rows a block when each belongs to a warp */
     WARP_THREADS = WARP_ROWS * WARP,
     WARP_PACKS = 4 * WARP, /* the longest row of a warp: 4 packs a lane */
     ROW_THREADS = 512,     /* most threads of a row's block */
@@ -67,8 +67,7 @@ template <bool WARP_ROW, int COUNT> __device__ __forceinline__ void row_sums(flo
 }
 
 /* The share of a row of p [N][H]; zeros where it has none, or p is NULL. */
-template <int PACKS>
-__device__ __forceinline__ void load_share(uint4 (&kept)[PACKS], const bf16 *p, const struct share &s, int H)
+template <int PACKS> __device__ __forceinline__ void load_share(uint4 (&kept)[PACKS], const bf16 *p, const struct share &s, int H)
 {
 #pragma unroll
     for (int i = 0; i < PACKS; i++) {
@@ -165,17 +164,28 @@ static __device__ __forceinline__ void add_pack(float (&v)[PACK], const bf16 *p,
         v[j] += add[j];
 }
 
+/* Blocks that an SM is to hold: with these numbers the compiler spills nothing. */
+static constexpr int forward_blocks(int packs)
+{
+    return packs <= 2 ? 3 : packs <= 4 ? 2 : 1;
+}
+
+static constexpr int backward_blocks(int packs)
+{
+    return packs <= 2 ? 2 : 1;
+}
+
 /* sum = x + add1 + add2 in float, rounded once to bf16; y1 = norm1(sum), y2 = norm2(sum).
  *   all [N][H] bf16; sum may be x; add1, add2, y2 may be NULL; weights and biases [H] float
  * Block:   one row (H > 1024) or four, each of a warp; the row in registers, up to 8 packs a thread
  * Launch:  grid N or ceil(N / 4); threads ceil(H / (8 PACKS)) rounded up to a warp, at most 512; or 128
- * Bytes:   reads 2NH (1 + adds), writes 2NH (norms + (sum written)); weights 4H (8H with bias) a norm from L1 or L2 for each row;
- *          bound by memory
+ * Bytes:   reads 2NH (1 + adds), writes 2NH (norms, + 1 for the sum); weights 4H, with bias 8H, a norm from L1 or L2 for each
+ *          row; bound by memory
  * Same bits: shape by H alone; a row sees its own values
  * Limits:  H % 8 == 0, H <= 32768 (checked by the launcher)
  */
 template <int PACKS, bool WARP_ROW>
-__global__ void __launch_bounds__(WARP_ROW ? WARP_THREADS : ROW_THREADS, PACKS <= 2 ? 3 : PACKS <= 4 ? 2 : 1)
+__global__ void __launch_bounds__(WARP_ROW ? WARP_THREADS : ROW_THREADS, forward_blocks(PACKS))
     norm_forward_kernel(struct norm_forward a)
 {
     __shared__ float scratch[ROW_THREADS / WARP];
@@ -216,8 +226,8 @@ __global__ void __launch_bounds__(WARP_ROW ? WARP_THREADS : ROW_THREADS, PACKS <
 
 /* sums[0] += g, sums[1] += g xhat over the share, g = dy w */
 template <int PACKS>
-__device__ __forceinline__ void add_projections(float *sums, const uint4 (&dy)[PACKS], const uint4 (&x)[PACKS], const struct share &s,
-                                                const struct norm &n, const struct moments &m)
+__device__ __forceinline__ void add_projections(float *sums, const uint4 (&dy)[PACKS], const uint4 (&x)[PACKS],
+                                                const struct share &s, const struct norm &n, const struct moments &m)
 {
 #pragma unroll
     for (int i = 0; i < PACKS; i++) {
@@ -269,7 +279,7 @@ struct norm_backward {
  * Same bits, Limits: as forward
  */
 template <int PACKS, bool WARP_ROW>
-__global__ void __launch_bounds__(WARP_ROW ? WARP_THREADS : ROW_THREADS, PACKS <= 2 ? 2 : 1)
+__global__ void __launch_bounds__(WARP_ROW ? WARP_THREADS : ROW_THREADS, backward_blocks(PACKS))
     norm_backward_kernel(struct norm_backward a)
 {
     enum { SUMS = 4 };
@@ -345,22 +355,22 @@ static struct shape shape_of(int N, int H)
     return {false, packs, N, ceil_div(ceil_div(count, packs), WARP) * WARP};
 }
 
-#define LAUNCH_ROWS(kernel, s, stream, a)                                                          \
-    do {                                                                                           \
-        if (s.warp_row && s.packs == 1)                                                            \
-            LAUNCH((kernel<1, true>), s.grid, s.threads, 0, stream, a);                            \
-        else if (s.warp_row && s.packs == 2)                                                       \
-            LAUNCH((kernel<2, true>), s.grid, s.threads, 0, stream, a);                            \
-        else if (s.warp_row)                                                                       \
-            LAUNCH((kernel<4, true>), s.grid, s.threads, 0, stream, a);                            \
-        else if (s.packs == 1)                                                                     \
-            LAUNCH((kernel<1, false>), s.grid, s.threads, 0, stream, a);                           \
-        else if (s.packs == 2)                                                                     \
-            LAUNCH((kernel<2, false>), s.grid, s.threads, 0, stream, a);                           \
-        else if (s.packs == 4)                                                                     \
-            LAUNCH((kernel<4, false>), s.grid, s.threads, 0, stream, a);                           \
-        else                                                                                       \
-            LAUNCH((kernel<ROW_PACKS, false>), s.grid, s.threads, 0, stream, a);                   \
+#define LAUNCH_ROWS(kernel, s, stream, a)                                                                                        \
+    do {                                                                                                                         \
+        if (s.warp_row && s.packs == 1)                                                                                          \
+            LAUNCH((kernel<1, true>), s.grid, s.threads, 0, stream, a);                                                          \
+        else if (s.warp_row && s.packs == 2)                                                                                     \
+            LAUNCH((kernel<2, true>), s.grid, s.threads, 0, stream, a);                                                          \
+        else if (s.warp_row)                                                                                                     \
+            LAUNCH((kernel<4, true>), s.grid, s.threads, 0, stream, a);                                                          \
+        else if (s.packs == 1)                                                                                                   \
+            LAUNCH((kernel<1, false>), s.grid, s.threads, 0, stream, a);                                                         \
+        else if (s.packs == 2)                                                                                                   \
+            LAUNCH((kernel<2, false>), s.grid, s.threads, 0, stream, a);                                                         \
+        else if (s.packs == 4)                                                                                                   \
+            LAUNCH((kernel<4, false>), s.grid, s.threads, 0, stream, a);                                                         \
+        else                                                                                                                     \
+            LAUNCH((kernel<ROW_PACKS, false>), s.grid, s.threads, 0, stream, a);                                                 \
     } while (0)
 
 void cuda_norm_forward(struct backend *be, act_t *y1, act_t *y2, act_t *sum, const act_t *x, const act_t *add1, const act_t *add2,

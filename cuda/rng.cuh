@@ -53,7 +53,7 @@ __device__ __forceinline__ float philox_uniform(uint32_t word)
 struct dropout {
     struct rng_key key;
     uint32_t step;
-    float rate, keep; /* keep = 1 / (1 - rate); rate 0: no dropout, and the pointers are not used */
+    float rate, keep;                   /* keep = 1 / (1 - rate); rate 0: no dropout, and the pointers are not used */
     const int32_t *sequence, *position; /* [N] */
     const int64_t *sample;              /* [S] */
 };
@@ -92,8 +92,9 @@ __device__ __forceinline__ struct dropout_row dropout_row(const struct dropout &
     return row;
 }
 
-/* factor of the elements first .. first + 3 of the row (first a multiple of 4): keep for those that stay, else 0; 1 with rate 0 */
-__device__ __forceinline__ void dropout_factor4(float factor[4], const struct dropout &d, const struct dropout_row &row, int first)
+/* Of the elements first .. first + 3 of the row (first a multiple of 4): keep for those that stay, else 0; 1 with rate 0. */
+__device__ __forceinline__ void dropout_factor4(float factor[4], const struct dropout &d, const struct dropout_row &row,
+                                                int first)
 {
     uint32_t w[4] = {0, 0, 0, 0};
     if (d.rate > 0)
@@ -104,7 +105,8 @@ __device__ __forceinline__ void dropout_factor4(float factor[4], const struct dr
 }
 
 /* The same for first .. first + 7 */
-__device__ __forceinline__ void dropout_factor8(float factor[8], const struct dropout &d, const struct dropout_row &row, int first)
+__device__ __forceinline__ void dropout_factor8(float factor[8], const struct dropout &d, const struct dropout_row &row,
+                                                int first)
 {
     dropout_factor4(factor, d, row, first);
     dropout_factor4(factor + 4, d, row, first + 4);

@@ -1,4 +1,5 @@
-/* The scalar (value) head: w . x + bias of rows of x, and its derivatives. w and bias lie in the trainable vector, at any offset. */
+/* The scalar (value) head: w . x + bias of rows of x, and its derivatives. w and bias lie in the trainable vector, at any offset.
+ */
 #include "cuda/fixed.cuh"
 #include "cuda/load.cuh"
 #include "cuda/ops.h"
@@ -53,16 +54,17 @@ __global__ void scalar_dx_kernel(bf16 *dx, const float *dvalue, const float *w, 
     store_pack(at, v);
 }
 
-/* The gradients of w and bias: rows are in the order of sequences, and each run of rows of one sequence is one contribution, summed
- * in float in the order of rows.
+/* The gradients of w and bias: rows are in the order of sequences, and each run of rows of one sequence is one contribution,
+ * summed in float in the order of rows.
  * Block:   128 packs of columns, and the bias as one more, of the run that starts at row blockIdx.x; blocks of other rows return
  * Launch:  grid (n, ceil((H / 8 + 1) / 128)), 128 threads
- * Bytes:   reads 2nH, adds 8H a sequence; bound by the latency of a run's loads, four in flight a thread
+ * Bytes:   reads 2nH, adds 8H a sequence; bound by latency, four loads in flight a thread
  * Same bits: written order, then integers
  * Limits:  H % 8 == 0 (checked by the launcher)
  */
-__global__ void __launch_bounds__(THREADS) scalar_gradient_kernel(struct grads g, int64_t offset, const float *dvalue, const bf16 *x,
-                                                                  int H, const int32_t *row, int n, const int32_t *sequence)
+__global__ void __launch_bounds__(THREADS)
+    scalar_gradient_kernel(struct grads g, int64_t offset, const float *dvalue, const bf16 *x, int H, const int32_t *row, int n,
+                           const int32_t *sequence)
 {
     __shared__ int first_behind;
     const int first = blockIdx.x, mine = sequence[row[first]];
