@@ -747,7 +747,7 @@ static void check_scalar_sequences(const struct scalar *c, const int64_t *got, c
     for (int s = c->b->n_seqs - 1; s >= 0; s--) {
         const int64_t H = c->H, start = c->b->start[s];
         const int length = c->b->start[s + 1] - (int)start;
-        int first = 0, n = 0, row[64];
+        int first = 0, n = 0, row[256];
         for (int i = 0; i < c->rows.n; i++) {
             const int at = c->rows.row[i] - (int)start;
             first += at < 0;
@@ -773,11 +773,11 @@ static void check_scalar_sequences(const struct scalar *c, const int64_t *got, c
 
 static void check_scalar(int H)
 {
-    static const int length[] = {5, 1, 30};
+    static const int length[] = {5, 1, 200};
     struct batch b = ops_batch(length, 3);
     const int64_t N = b.n_tokens;
     float *v = ops_random((2 * N + 1) * H + 1 + N, 3, 1);
-    int32_t row[36], n = 0;
+    int32_t row[206], n = 0;
     for (int i = 0; i < N; i++)
         if (i % 4 != 1)
             row[n++] = i;
@@ -815,8 +815,8 @@ static void check_scalar(int H)
 static void test_scalar_head(void **state)
 {
     (void)state;
-    static const int H[] = {1, 7, 16, 33, 768};
-    for (int i = 0; i < 5; i++)
+    static const int H[] = {1, 7, 16, 33, 768, 2056};
+    for (int i = 0; i < 6; i++)
         check_scalar(ops_width(H[i]));
 }
 
