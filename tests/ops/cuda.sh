@@ -1,15 +1,13 @@
 #!/bin/sh
 # cuda.sh <op>: the operation's test on the CUDA module, run on the CPU by tests/shim; shapes are small, since each lane of a
-# warp is run by itself. What it launched is listed in tests/shim/launches/<op> of the build.
+# warp is run by itself.
 set -eu
 shim=$builddir/tests/shim
 if ! test -e "$shim/rlhf-hpc-cuda.so"; then
     echo "skipped: tests/shim is not built here"
     exit 77
 fi
-mkdir -p "$shim/launches"
-rm -f "$shim/launches/$1"
-RLHF_TEST_DEVICE=cuda RLHF_TEST_SMALL=1 RLHF_SHIM_LOG=$shim/launches/$1
+RLHF_TEST_DEVICE=cuda RLHF_TEST_SMALL=1
 LD_LIBRARY_PATH=$shim${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-export RLHF_TEST_DEVICE RLHF_TEST_SMALL RLHF_SHIM_LOG LD_LIBRARY_PATH
+export RLHF_TEST_DEVICE RLHF_TEST_SMALL LD_LIBRARY_PATH
 exec "$builddir/tests/ops/$1"

@@ -602,6 +602,8 @@ static void check_sequences(const struct backward *c, const int64_t *got)
     int64_t *total = allocate(c->n_trained, sizeof *total);
     for (int s = c->b->n_seqs - 1; s >= 0; s--) {
         const int first = c->b->start[s], length = c->b->start[s + 1] - first;
+        if (length == 0) /* no batch of its own */
+            continue;
         struct batch one = ops_batch(&length, 1), named = one;
         named.sample = c->b->sample + s;
         struct backward alone = *c;
