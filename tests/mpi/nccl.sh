@@ -15,7 +15,7 @@ ranks 2 "$program" shared || fail "sums of ranks that share a device"
 ends 2 sums 2 'ranks 0, 1 on .* take the same device, GPU-[0-9a-f]*: .*run.share_device = true.*'
 
 program=$ppo_program
-small="-s run.device=cuda -s run.max_steps=2 -s ppo.batch_size=8 -s ppo.mini_batch_size=4 -s ppo.ppo_epochs=1"
+small="-s run.device=cuda -s run.max_steps=1 -s run.sample_steps=1 -s ppo.batch_size=8 -s ppo.mini_batch_size=4 -s ppo.ppo_epochs=1 -s generate.max_new_tokens=[3,8]"
 ppo shared 2 $small -s run.share_device=true || { cat "$work/shared.log"; fail "PPO on a shared device"; }
 unset RLHF_SHIM_UUID
 ppo one 1 $small || { cat "$work/one.log"; fail "PPO on one rank"; }

@@ -36,12 +36,16 @@ static int rig_open(struct rig *r, struct comm *c, int64_t n, bool share_device,
     CHECK(r->host, "out of memory");
     trainable_add(&r->model.trainable, 1, n, "x");
     gradient_init(&r->gradient, &r->model, c, share_device);
+    const size_t scratch = r->be.ops->workspace_bytes(&r->be, 8, 8, 8, 8, 8, 8);
+    void *workspace = NULL;
     for (int pass = 0; pass < 2; pass++) {
         trainable_layout(&r->model.trainable, &r->arena);
         gradient_layout(&r->gradient, &r->arena);
+        workspace = arena_take(&r->arena, MEM_WORKSPACE, scratch);
         if (pass == 0)
             TRY(arena_place(&r->arena, &r->be, NULL));
     }
+    r->be.ops->workspace_set(&r->be, workspace, scratch);
     return gradient_open(&r->gradient, timeout_sec);
 }
 
@@ -60,13 +64,12 @@ static uint64_t value_of(int rank, int64_t i, int k)
     return (x ^ x >> 29) * 0xbf58476d1ce4e5b9;
 }
 
-/* The host gathers while the device sums, as in a step. */
+/* As in a step: the host gathers while the device sums, then an operation follows. */
 static void sum_once(struct rig *r, int k)
 {
     const struct backend_ops *ops = r->be.ops;
     const struct trainable *t = &r->model.trainable;
     struct record_list mine = {0}, all = {0};
-    gradient_begin(&r->model, 1);
     for (int64_t i = 0; i < t->n; i++)
         r->host[i] = (int64_t)value_of(comm_rank(r->comm), i, k);
     ops->copy_in(&r->be, t->grads.sum, r->host, (size_t)t->n * sizeof *r->host);
@@ -74,6 +77,7 @@ static void sum_once(struct rig *r, int k)
     gradient_sum_start(&r->gradient);
     comm_gather_records(r->comm, &all, &mine);
     gradient_sum_finish(&r->gradient);
+    ops->grads_norm(&r->be, &t->grads);
     EXPECT(all.n == comm_size(r->comm));
     records_free(&mine);
     records_free(&all);
