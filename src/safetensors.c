@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 enum {
@@ -463,6 +464,14 @@ int safetensors_raw(void *out, const struct safetensors_entry *e, int64_t first,
     memcpy(out, e->bytes + (size_t)first * size, (size_t)n * size);
     int64_t bad = type == DTYPE_F32 ? first_not_finite32(out, n) : first_not_finite16(out, n, type == DTYPE_F16 ? 0x7c00 : 0x7f80);
     return bad < n ? not_finite(e, first + bad) : 0;
+}
+
+void safetensors_release(const struct safetensors_entry *e)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = ((uintptr_t)e->bytes + page - 1) / page * page,
+                    end = ((uintptr_t)e->bytes + e->n_bytes) / page * page;
+    if (begin < end)
+        madvise((void *)begin, end - begin, MADV_DONTNEED); /* of a file: what is asked for again is read again */
 }
 
 char *safetensors_shape(char *out, size_t room, const int64_t *shape, int n_dims)

@@ -60,6 +60,9 @@ int safetensors_floats(float *out, const struct safetensors_entry *e, int64_t fi
 /* Elements [first, first + n) as they lie in the file, aligned to the type's size in out. Errors as safetensors_floats. */
 int safetensors_raw(void *out, const struct safetensors_entry *e, int64_t first, int64_t n);
 
+/* The tensor's part of the mapped file was read and need not stay in memory: a model is larger than what reads it may hold. */
+void safetensors_release(const struct safetensors_entry *e);
+
 /* "[4096, 11008]": for messages. Returns out. */
 char *safetensors_shape(char *out, size_t room, const int64_t *shape, int n_dims);
 

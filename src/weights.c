@@ -16,6 +16,7 @@ struct source {
     /* elements [first, first + n) of tensor t, as a matrix's type or as floats */
     int (*rows)(const struct source *s, void *out, const struct arch_tensor *t, int64_t first, int64_t n);
     int (*floats)(const struct source *s, float *out, const struct arch_tensor *t, int64_t first, int64_t n);
+    void (*release)(const struct source *s, const struct arch_tensor *t); /* the tensor was read */
     const struct hf_folder *folder;
     const struct arch *arch;
     uint64_t seed;
@@ -84,6 +85,7 @@ static int put_all(struct model *m, const struct source *s)
         struct arch_tensor t;
         arch_tensor(&t, m->arch, i);
         TRY(t.n_dims == 2 ? put_matrix(m, s, &t) : put_vector(m, s, &t));
+        s->release(s, &t);
     }
     if (m->train_all)
         model_refresh(m);
@@ -107,6 +109,11 @@ static int rows_of_file(const struct source *s, void *out, const struct arch_ten
     return e ? safetensors_raw(out, e, first, n) : missing(s, t);
 }
 
+static void release_in_file(const struct source *s, const struct arch_tensor *t)
+{
+    safetensors_release(hf_folder_tensor(s->folder, t));
+}
+
 static enum dtype dtype_of_file(const struct source *s, const struct arch_tensor *t)
 {
     const struct safetensors_entry *e = hf_folder_tensor(s->folder, t);
@@ -115,7 +122,8 @@ static enum dtype dtype_of_file(const struct source *s, const struct arch_tensor
 
 int weights_read(struct model *m, const struct hf_folder *folder)
 {
-    struct source s = {.dtype = dtype_of_file, .rows = rows_of_file, .floats = floats_of_file, .folder = folder, .arch = m->arch};
+    struct source s = {.dtype = dtype_of_file, .rows = rows_of_file, .floats = floats_of_file, .release = release_in_file,
+                       .folder = folder, .arch = m->arch};
     return put_all(m, &s);
 }
 
@@ -151,6 +159,12 @@ static int rows_random(const struct source *s, void *out, const struct arch_tens
     return floats_random(s, out, t, first, n);
 }
 
+static void release_nothing(const struct source *s, const struct arch_tensor *t)
+{
+    (void)s;
+    (void)t;
+}
+
 static enum dtype dtype_random(const struct source *s, const struct arch_tensor *t)
 {
     (void)s;
@@ -160,6 +174,6 @@ static enum dtype dtype_random(const struct source *s, const struct arch_tensor 
 
 void weights_random(struct model *m, uint64_t seed)
 {
-    struct source s = {.dtype = dtype_random, .rows = rows_random, .floats = floats_random, .arch = m->arch, .seed = seed};
+    struct source s = {.dtype = dtype_random, .rows = rows_random, .floats = floats_random, .release = release_nothing, .arch = m->arch, .seed = seed};
     CHECK(put_all(m, &s) == 0, "random weights cannot fail");
 }

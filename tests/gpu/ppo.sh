@@ -11,7 +11,7 @@ run() {
     to=$1 n=$2 device=$3
     shift 3
     ppo "$to" "$n" -s ppo.batch_size=8 -s ppo.mini_batch_size=4 -s ppo.ppo_epochs=1 -s 'generate.max_new_tokens=[4, 9]' \
-        -s generate.ignore_eos=true -s run.max_steps="$steps" -s run.device="$device" -s run.sample_steps=0 "$@"
+        -s generate.ignore_eos=true -s run.max_steps="$steps" -s run.device="$device" -s run.sample_steps="$steps" "$@"
 }
 
 # mean NAME KEY FIRST: of a metric from step FIRST on
