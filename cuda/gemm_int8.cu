@@ -28,17 +28,18 @@ enum {
 static const size_t sums_most = (size_t)64 << 20;    /* bytes of int32 sums */
 static const size_t blas_scratch = (size_t)16 << 20; /* bytes that cuBLASLt may use, for sums in parts */
 
-/* rest (epilogue.cuh) of a warp's tile with the row's outliers: outputs o .. o + 7 of the lane's rows first + lane / OUTPUT_LANES
- * + i * 32 / OUTPUT_LANES. All lanes call it; o < out. */
+/* rest (epilogue.cuh) of a warp's tile with the rows' outliers: outputs o .. o + 7, o = o0 + lane % OUTPUT_LANES * 8, of rows first +
+ * lane / OUTPUT_LANES + i * 32 / OUTPUT_LANES. All lanes call it; what lies behind out or N is of no meaning. */
 template <int OUTPUT_LANES, int ROWS>
 __device__ __forceinline__ void rest_rows(float rest[ROWS][PACK], const struct epilogue &e, const struct codes &q,
-                                          const int8_t *w, int64_t ld, int first, int N, int o)
+                                          const int8_t *w, int64_t ld, int first, int N, int o0, int out)
 {
-    epilogue_rest_rows<ROWS, PACK>(rest, e, first + threadIdx.x % WARP / OUTPUT_LANES, WARP / OUTPUT_LANES, N, o);
+    const int lane = threadIdx.x % WARP, o = min(o0 + lane % OUTPUT_LANES * PACK, out - PACK);
+    epilogue_rest_rows<ROWS, PACK>(rest, e, first + lane / OUTPUT_LANES, WARP / OUTPUT_LANES, N, o);
     if (q.limit > INFINITE)
         return;
     float sum[ROWS][PACK];
-    outlier_sums<OUTPUT_LANES, ROWS>(sum, q, w + o * ld, ld, first, N);
+    outlier_sums<OUTPUT_LANES, ROWS>(sum, q, w, ld, first, N, o0, out);
 #pragma unroll
     for (int c = 0; c < PACK; c++) {
         const float scale = e.absmax[o + c] * (1.0f / 127.0f);
@@ -146,10 +147,9 @@ static __global__ void __launch_bounds__(few_rows<TILES, GROUPS>::THREADS, few_r
         stream<TILES, GROUPS>(sum, ring, w + (int64_t)o0 * ld, ld, outputs, q.code + (int64_t)n0 * ld, rows);
     } else {
         constexpr int OUTPUT_LANES = 2 * TILES, STEP = WARP / OUTPUT_LANES, PART = TILES == 1 ? 1 : GROUPS < 4 ? GROUPS : 4;
-        const int o = min(o0 + lane % OUTPUT_LANES * PACK, out - PACK);
         for (int first = 0; first < rows; first += PART * STEP) {
             float v[PART][PACK];
-            rest_rows<OUTPUT_LANES, PART>(v, e, q, w, ld, n0 + first, N, o);
+            rest_rows<OUTPUT_LANES, PART>(v, e, q, w, ld, n0 + first, N, o0, out);
 #pragma unroll
             for (int i = 0; i < PART; i++) {
                 const int row = first + lane / OUTPUT_LANES + i * STEP;
@@ -231,10 +231,10 @@ static __global__ void __launch_bounds__(FINISH_THREADS, 2)
 {
     constexpr int OUTPUT_LANES = 4, STEP = WARP / OUTPUT_LANES, ROWS = FINISH_ROWS / STEP;
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, first = blockIdx.y * FINISH_ROWS;
-    const int o = blockIdx.x * FINISH_OUTPUTS + warp * OUTPUT_LANES * PACK + lane % OUTPUT_LANES * PACK;
+    const int o0 = blockIdx.x * FINISH_OUTPUTS + warp * OUTPUT_LANES * PACK, o = o0 + lane % OUTPUT_LANES * PACK;
     const int n = first + lane / OUTPUT_LANES;
     float rest[ROWS][PACK];
-    rest_rows<OUTPUT_LANES, ROWS>(rest, e, q, w, ld, first, N, min(o, out - PACK));
+    rest_rows<OUTPUT_LANES, ROWS>(rest, e, q, w, ld, first, N, o0, out);
     int4 sum[ROWS][2];
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {

@@ -46,44 +46,56 @@ __device__ __forceinline__ struct outlier outlier_next(const struct codes &q, in
 }
 
 /* sum[i][c] = sum over the outliers of row n, ascending, of x W[o + c], by fmaf from 0, for a warp's tile: OUTPUT_LANES lanes lie
- * side by side over outputs, 8 each; the lanes of a column over rows n = first + lane / OUTPUT_LANES + i * 32 / OUTPUT_LANES.
+ * side by side over outputs from o0 on, 8 each: o = o0 + lane % OUTPUT_LANES * 8; the lanes of a column over rows
+ * n = first + lane / OUTPUT_LANES + i * 32 / OUTPUT_LANES.
  *
- * Lane j walks the outliers of row first + j. The warp goes through the features that any of its rows has, ascending, and
- * loads their codes once for all; rows without an outlier there add 0 * code, which changes nothing.
- * w: row o of the codes, ld bytes apart. All lanes call it; rows behind N have no outliers. */
+ * Lane j walks the outliers of row first + j. The warp goes through the features that any of its rows has, ascending, a batch at
+ * a time; of each, a lane loads the code of one output, and all get theirs from it. Rows without an outlier there add 0 * code,
+ * which changes nothing. w [out][ld]: outputs behind the last get some codes. All lanes call it; rows behind N have no outliers. */
 template <int OUTPUT_LANES, int ROWS>
 __device__ __forceinline__ void outlier_sums(float sum[ROWS][PACK], const struct codes &q, const int8_t *w, int64_t ld, int first,
-                                             int N)
+                                             int N, int o0, int out)
 {
-    constexpr int STEP = WARP / OUTPUT_LANES;
+    constexpr int STEP = WARP / OUTPUT_LANES, BATCH = 4;
     static_assert(ROWS * STEP <= WARP, "a lane walks one row");
     const int lane = threadIdx.x % WARP, own = first + lane;
-    struct outlier o = {-1, NO_FEATURE, 0.0f};
+    w += min(o0 + lane % (OUTPUT_LANES * PACK), out - 1) * ld;
+    struct outlier at = {-1, NO_FEATURE, 0.0f};
     if (lane < ROWS * STEP && own < N)
-        o = outlier_next(q, own, {-1, -1, 0.0f});
+        at = outlier_next(q, own, {-1, -1, 0.0f});
 #pragma unroll
     for (int i = 0; i < ROWS; i++)
 #pragma unroll
         for (int c = 0; c < PACK; c++)
             sum[i][c] = 0;
-    for (;;) {
-        const int feature = -warp_reduce<reduce_max>(-o.feature);
-        if (feature == NO_FEATURE)
-            return;
-        float code[PACK];
+    for (int feature = 0; feature != NO_FEATURE;) {
+        float value[BATCH];
+        int code[BATCH];
 #pragma unroll
-        for (int c = 0; c < PACK; c++)
-            code[c] = (float)w[c * ld + feature];
-        const float value = o.feature == feature ? o.value : 0.0f;
-#pragma unroll
-        for (int i = 0; i < ROWS; i++) {
-            const float x = __shfl_sync(ALL_LANES, value, lane / OUTPUT_LANES + i * STEP);
-#pragma unroll
-            for (int c = 0; c < PACK; c++)
-                sum[i][c] = fmaf(x, code[c], sum[i][c]);
+        for (int j = 0; j < BATCH; j++) {
+            feature = -warp_reduce<reduce_max>(-at.feature);
+            const bool any = feature != NO_FEATURE, mine = any && at.feature == feature;
+            if (j == 0 && !any)
+                return;
+            value[j] = mine ? at.value : 0.0f;
+            code[j] = any ? w[feature] : 0;
+            if (mine)
+                at = outlier_next(q, own, at);
         }
-        if (o.feature == feature)
-            o = outlier_next(q, own, o);
+#pragma unroll
+        for (int j = 0; j < BATCH; j++) {
+            float x[ROWS];
+#pragma unroll
+            for (int i = 0; i < ROWS; i++)
+                x[i] = __shfl_sync(ALL_LANES, value[j], lane / OUTPUT_LANES + i * STEP);
+#pragma unroll
+            for (int c = 0; c < PACK; c++) {
+                const float factor = (float)__shfl_sync(ALL_LANES, code[j], lane % OUTPUT_LANES * PACK + c);
+#pragma unroll
+                for (int i = 0; i < ROWS; i++)
+                    sum[i][c] = fmaf(x[i], factor, sum[i][c]);
+            }
+        }
     }
 }
 

@@ -476,6 +476,77 @@ static void test_llm_int8_tiny_rows(void **state)
     layer_free(&y);
 }
 
+/* A row's bits do not depend on how many come with it, nor on the kernels that a number of rows takes. */
+static void test_llm_int8_any_number_of_rows(void **state)
+{
+    (void)state;
+    static const int count[] = {1, 2, 8, 9, 16, 17, 32, 33, 64, 65, 100};
+    enum { COUNTS = sizeof count / sizeof *count, N = 130 };
+    const int length[] = {N / 2, N - N / 2}, in = ops_width(520);
+    struct batch b = ops_batch(length, 2);
+    struct layer y[2];
+    int32_t from[N];
+    layers_init(y, 2, &formats[FORMATS - 1], in, ops_width(48), true, 4, 0);
+    float *x = ops_random((int64_t)N * in, 2, 1.5f);
+    struct forward c = {y, 2, N, x, {0, false, 7, &b}};
+    float *got = ops_same_bits(run_forward, &c, forward_bytes(&c));
+    for (int n = 0; n < N; n++)
+        from[n] = n;
+    for (int i = 0; i < COUNTS; i++)
+        check_rows_of(&c, got, from + N - count[i], count[i]);
+    free(got);
+    free(x);
+    for (int i = 0; i < 2; i++)
+        layer_free(&y[i]);
+    ops_batch_free(&b);
+}
+
+/* Rows by turns of nothing but outliers, of none, of every third, of the last input alone, and two without one in common. */
+static bool is_outlier(int n, int k, int in)
+{
+    switch (n % 6) {
+    case 0:
+        return true;
+    case 1:
+        return false;
+    case 2:
+        return k % 3 == 0;
+    case 3:
+        return k == in - 1;
+    default:
+        return k % 2 == n % 2;
+    }
+}
+
+static void test_llm_int8_many_outliers(void **state)
+{
+    (void)state;
+    static const int rows[] = {6, 76};
+    const int in = ops_width(1032), out = ops_width(40);
+    for (int i = 0; i < 2; i++) {
+        const int N = rows[i];
+        struct batch b = ops_batch(&N, 1);
+        struct layer y;
+        layer_init(&y, out, in, DTYPE_I8, MATMUL_LLM_INT8, true, 0, 1);
+        y.shape.outlier_threshold = 3;
+        float *x = ops_random((int64_t)N * in, 2, 0.5f);
+        for (int j = 0; j < N * in; j++)
+            x[j] = ops_exact(is_outlier(j / in, j % in, in) ? copysignf(3 + fabsf(x[j]), x[j])
+                                                            : fminf(fmaxf(x[j], -2), 2));
+        struct forward c = {&y, 1, N, x, {-1, false, 7, &b}};
+        float *got = ops_same_bits(run_forward, &c, forward_bytes(&c));
+        double *want = allocate((int64_t)N * out, sizeof *want);
+        reference_linear(want, &y.shape, y.rows, x, N, &c.pass);
+        ops_close_acts("outliers", got, want, (int64_t)N * out, 1e-5);
+        check_row_invariance(&c, got);
+        free(want);
+        free(got);
+        free(x);
+        layer_free(&y);
+        ops_batch_free(&b);
+    }
+}
+
 /* --- backward --- */
 
 struct backward {
@@ -856,6 +927,8 @@ int main(void)
         cmocka_unit_test(test_llm_int8_sums_cancel),
         cmocka_unit_test(test_llm_int8_keeps_what_is_not_finite),
         cmocka_unit_test(test_llm_int8_tiny_rows),
+        cmocka_unit_test(test_llm_int8_any_number_of_rows),
+        cmocka_unit_test(test_llm_int8_many_outliers),
         cmocka_unit_test(test_backward),
         cmocka_unit_test(test_backward_refuses_large_contributions),
         cmocka_unit_test(test_backward_refuses_large_contributions_of_adapters),
