@@ -114,38 +114,20 @@ __device__ __forceinline__ void multiply(float acc[T::MT][T::NT][4], const unsig
     }
 }
 
-/* What is added to the sums of a column of the lane's tokens (n, n + 8, ..): epilogue_rest. Outputs behind the last get its values,
- * and are not stored. */
-template <class T, int ROWS>
-__device__ __forceinline__ void rest_of(float rest[ROWS][T::E], const struct forward_product &p, int n, int m)
-{
-    if (m + T::E <= p.out) {
-        epilogue_rest_rows<ROWS, T::E>(rest, p.e, n, 8, p.N, m);
-        return;
-    }
-    float low[ROWS][T::E] = {};
-    for (int j = 0; p.e.t && j < p.e.r; j++)
-#pragma unroll
-        for (int e = 0; e < T::E; e++) {
-            const float b = p.e.b[(int64_t)min(m + e, p.out - 1) * p.e.r + j];
-#pragma unroll
-            for (int i = 0; i < ROWS; i++)
-                low[i][e] = fmaf(p.e.t[(int64_t)min(n + 8 * i, p.N - 1) * p.e.r + j], b, low[i][e]);
-        }
-#pragma unroll
-    for (int e = 0; e < T::E; e++) {
-        const float bias = p.e.bias ? p.e.bias[min(m + e, p.out - 1)] : 0.0f;
-#pragma unroll
-        for (int i = 0; i < ROWS; i++)
-            rest[i][e] = p.e.t ? fmaf(p.e.lora_scale, low[i][e], bias) : bias;
-    }
-}
-
+/* What the lane's sums are multiplied by. Lanes behind the last output look at those before it; only rows of logits, which have
+ * neither scale nor rest, end within a lane's outputs. */
 template <class T> __device__ __forceinline__ void scale_of(float scale[T::E], const struct forward_product &p, int m)
 {
 #pragma unroll
     for (int e = 0; e < T::E; e++)
-        scale[e] = epilogue_scale(p.e, 0, min(m + e, p.out - 1));
+        scale[e] = epilogue_scale(p.e, 0, min(m, p.out - T::E) + e);
+}
+
+/* What is added to the sums of a column of the lane's tokens: n, n + 8, .. */
+template <class T, int ROWS>
+__device__ __forceinline__ void rest_of(float rest[ROWS][T::E], const struct forward_product &p, int n, int m)
+{
+    epilogue_rest_rows<ROWS, T::E>(rest, p.e, n, 8, p.N, min(m, p.out - T::E));
 }
 
 /* Fragments nt .. nt + ROWS - 1 of a column of the lane's tokens. */
@@ -180,7 +162,7 @@ __device__ __forceinline__ void store(Y *y, const struct forward_product &p, con
  * Launch:  a block a tile; THREADS = 64 .. 256; 42 .. 97.5 KiB of dynamic shared memory (stage::BYTES * STAGES)
  * Bytes:   few tokens: every weight once, x once a tile of outputs (from the second-level cache); codes cost 4 instructions a pair
  * Same bits: an output's sum is one chain of mma over ascending slabs in every shape, of its own token and output alone
- * Limits:  in % 8 == 0; any out, any N >= 1
+ * Limits:  in % 8 == 0, any N >= 1; out % 8 == 0 with an epilogue, else any
  */
 template <class T, class W, class Y> __global__ void __launch_bounds__(T::THREADS) product_forward(struct forward_product p, Y *y)
 {
@@ -257,7 +239,7 @@ template <class W, class Y> static void launch_by_tokens(cudaStream_t stream, co
 
 void gemm_forward(struct backend *be, act_t *y, const struct linear *l, const act_t *x, int N, const struct epilogue *e)
 {
-    CHECK(l->in % PACK == 0 && !e->row_absmax, "a product of floating rows, %d inputs", l->in);
+    CHECK(l->in % PACK == 0 && l->out % PACK == 0 && !e->row_absmax, "a product of floating rows, %d x %d", l->out, l->in);
     const struct forward_product p = {l->weight, x, NULL, l->out, l->in, linear_ld(l->in), N, l->out, *e};
     if (l->dtype == DTYPE_I8)
         launch_by_tokens<int8_t>(cuda_state(be)->stream, p, y);

@@ -23,7 +23,8 @@ struct epilogue {
     float lora_scale;
 };
 
-/* y[n][o] = epilogue(sum_k x[n][k] W[o][k]), y [N][out]; floating weights, or int8 codes with MATMUL_DEQUANT. gemm.cu. */
+/* y[n][o] = epilogue(sum_k x[n][k] W[o][k]), y [N][out]; floating weights, or int8 codes with MATMUL_DEQUANT.
+ * in % 8 == 0, out % 8 == 0. gemm.cu. */
 void gemm_forward(struct backend *be, act_t *y, const struct linear *l, const act_t *x, int N, const struct epilogue *e);
 
 /* out[i][o - first] = sum_k x[row[i]][k] W[o][k] in float for outputs first .. first + count - 1, rows of ld floats, i < n. row on the
@@ -31,8 +32,8 @@ void gemm_forward(struct backend *be, act_t *y, const struct linear *l, const ac
 void gemm_logits(struct backend *be, float *out, int64_t ld, const struct linear *head, int first, int count, const act_t *x,
                  const int32_t *row, int n);
 
-/* out[i][k] += sum over o of d[i][o - first] W[o][k], o ascending from first, count of them; d bf16 rows of ld_d, out float [n][in].
- * Floating weights (the head's). linear_backward.cu. */
+/* out[i][k] += sum over o of d[i][o - first] W[o][k], o ascending from first, count of them; out float [n][in], d bf16 rows of ld_d,
+ * a multiple of 8, with zeros from count to the next multiple of 8. Floating weights (the head's). linear_backward.cu. */
 void gemm_logits_backward(struct backend *be, float *out, const struct linear *head, int first, int count, const act_t *d,
                           int64_t ld_d, int n);
 

@@ -65,21 +65,6 @@ template <class T> __device__ __forceinline__ struct tile_at lane_of(struct tile
     return {tile.m + warp % T::WARPS_M * T::WARP_M + lane / 4 * T::E, tile.n + warp / T::WARPS_M * T::WARP_N + lane % 4 * 2};
 }
 
-/* Copies 8 elements of which the first `valid` are there; zeros behind. whole: `global` is aligned to 16 bytes. */
-__device__ __forceinline__ void copy_part(void *shared, const bf16 *global, int valid, bool whole)
-{
-    if (valid <= 0 || (valid >= PACK && whole)) {
-        copy_async16(shared, global, valid > 0);
-        return;
-    }
-    uint32_t word[4] = {0, 0, 0, 0};
-#pragma unroll
-    for (int i = 0; i < PACK; i++)
-        if (i < valid)
-            word[i / 2] |= (uint32_t)__bfloat16_as_ushort(global[i]) << i % 2 * 16;
-    *(uint4 *)shared = make_uint4(word[0], word[1], word[2], word[3]);
-}
-
 template <int BYTES> __device__ __forceinline__ void load_words(uint32_t word[BYTES / 4], const void *p)
 {
     if constexpr (BYTES == 16) {

@@ -16,7 +16,8 @@ typedef tile<4, 8, 2, 4, 1, SHARED_MOST> tile_many; /* 128 x 256 */
 
 enum { MANY_TOKENS = 1024, STAGES = 4 };
 
-/* A matrix to multiply by, with its terms: rows of weight [count][ld], of gradients [N][ld_d]. */
+/* A matrix to multiply by, with its terms: rows of weight [count][ld], of gradients [N][ld_d], zeros from count to the next multiple
+ * of 8, ld_d a multiple of 8. */
 struct term {
     const void *weight;
     const float *absmax; /* [count] of codes */
@@ -24,7 +25,6 @@ struct term {
     int64_t ld_d;
     int count;
     int end;    /* slabs up to here, those of the terms before in its chain included */
-    bool whole; /* rows of d begin at multiples of 16 bytes */
 };
 
 struct backward_product {
@@ -67,9 +67,9 @@ __device__ __forceinline__ void fill(unsigned char *to, const struct backward_pr
 #pragma unroll
     for (int i = 0; i < T::X_COPIES; i++) {
         const int copy = threadIdx.x + i * T::THREADS, at = copy / T::X_PIECES, column = first + copy % T::X_PIECES * PACK;
-        const int valid = tile.n + at < p.N ? term->count - column : 0;
-        const bf16 *from = term->d + (valid > 0 ? (tile.n + at) * term->ld_d + column : 0);
-        copy_part(to + stage<T>::D + copy * PIECE, from, valid, term->whole);
+        const bool valid = tile.n + at < p.N && column < term->count;
+        const bf16 *from = term->d + (valid ? (tile.n + at) * term->ld_d + column : 0);
+        copy_async16(to + stage<T>::D + copy * PIECE, from, valid);
     }
     if (sizeof(W) == 1 && threadIdx.x < SLAB) {
         const int k = first + threadIdx.x;
@@ -257,9 +257,9 @@ void cuda_linear_backward(struct backend *be, act_t *dx, struct linear *const *l
     float *narrow = (float *)cuda_scratch(be, gemm_workspace(N, p.in, 0));
     bf16 *u = (bf16 *)(narrow + (int64_t)N * LORA_MOST);
     for (int i = 0; i < n_linears; i++) {
-        CHECK(!l[i]->master && l[i]->dtype == l[0]->dtype, "siblings are frozen and of one type");
         const int out = l[i]->out, before = i > 0 ? p.base[i - 1].end : 0;
-        p.base[p.n_base++] = {l[i]->weight, l[i]->absmax, dy[i], out, out, before + ceil_div(out, SLAB), out % PACK == 0};
+        CHECK(!l[i]->master && l[i]->dtype == l[0]->dtype && out % PACK == 0, "siblings are frozen, of one type and whole packs");
+        p.base[p.n_base++] = {l[i]->weight, l[i]->absmax, dy[i], out, out, before + ceil_div(out, SLAB)};
     }
     bool dropout = false;
     for (int i = 0; i < n_linears; i++) {
@@ -270,7 +270,7 @@ void cuda_linear_backward(struct backend *be, act_t *dx, struct linear *const *l
         const int ranks = lora_ranks(a->r);
         p.dropout[p.n_adapters] = dropout_of(a, pass);
         dropout = dropout || p.dropout[p.n_adapters].rate > 0;
-        p.adapter[p.n_adapters++] = {a->a_packed, NULL, u, ranks, ranks, ceil_div(ranks, SLAB), true};
+        p.adapter[p.n_adapters++] = {a->a_packed, NULL, u, ranks, ranks, ceil_div(ranks, SLAB)};
         u += (int64_t)N * LORA_MOST;
     }
     for (int i = 1; !dropout && i < p.n_adapters; i++) /* one chain */
@@ -285,14 +285,14 @@ void cuda_linear_backward(struct backend *be, act_t *dx, struct linear *const *l
 void gemm_logits_backward(struct backend *be, float *out, const struct linear *head, int first, int count, const act_t *d, int64_t ld_d,
                           int n)
 {
-    CHECK(head->in % PACK == 0 && head->dtype != DTYPE_I8, "a head of %d inputs, type %d", head->in, (int)head->dtype);
+    CHECK(head->in % PACK == 0 && ld_d % PACK == 0 && head->dtype != DTYPE_I8, "a head of %d inputs, type %d", head->in,
+          (int)head->dtype);
     struct backward_product p = {};
     p.in = head->in;
     p.ld = linear_ld(p.in);
     p.N = n;
     p.n_base = 1;
-    p.base[0] = {(const bf16 *)head->weight + (int64_t)first * p.ld,      NULL, d, ld_d, count, ceil_div(count, SLAB),
-                 ld_d % PACK == 0 && (uintptr_t)d % (PACK * sizeof *d) == 0};
+    p.base[0] = {(const bf16 *)head->weight + (int64_t)first * p.ld, NULL, d, ld_d, count, ceil_div(count, SLAB)};
     if (n < MANY_TOKENS)
         launch<tile_mid, bf16, float, false>(cuda_state(be)->stream, p, out);
     else

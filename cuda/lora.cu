@@ -68,24 +68,14 @@ struct projection {
     struct dropout dropout;
 };
 
-/* 8 elements, of which the first `valid` are there; zeros behind. WHOLE: all or none, aligned to 16 bytes. */
-template <bool WHOLE> __device__ __forceinline__ void load_row(uint32_t word[4], const bf16 *from, int valid)
+/* The words of 16 bytes, or zeros. */
+__device__ __forceinline__ void load_piece(uint32_t word[4], const bf16 *from, bool valid)
 {
-    if constexpr (WHOLE) {
-        const uint4 v = valid > 0 ? *(const uint4 *)from : make_uint4(0, 0, 0, 0);
-        word[0] = v.x;
-        word[1] = v.y;
-        word[2] = v.z;
-        word[3] = v.w;
-    } else {
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            word[i] = 0;
-#pragma unroll
-        for (int i = 0; i < PACK; i++)
-            if (i < valid)
-                word[i / 2] |= (uint32_t)__bfloat16_as_ushort(from[i]) << i % 2 * 16;
-    }
+    const uint4 v = valid ? *(const uint4 *)from : make_uint4(0, 0, 0, 0);
+    word[0] = v.x;
+    word[1] = v.y;
+    word[2] = v.z;
+    word[3] = v.w;
 }
 
 /* Dropped elements of k .. k + 7 become 0. */
@@ -104,9 +94,9 @@ __device__ __forceinline__ void drop_words(uint32_t word[4], const struct dropou
  * Launch:  grid (tokens / 8 NT, ranks / 16), 512 threads; 8 NT KiB of shared memory
  * Bytes:   x once a tile of ranks, a once a tile of tokens from the second-level cache
  * Same bits: chunks count from k = 0, an element's order is that of its chunk and of chunks, for any N and NT
- * Limits:  any in, N, r
+ * Limits:  in % 8 == 0; any N, r
  */
-template <int NT, bool DROPOUT, bool WHOLE> __global__ void __launch_bounds__(PROJECT_THREADS) lora_project_rows(struct projection p)
+template <int NT, bool DROPOUT> __global__ void __launch_bounds__(PROJECT_THREADS) lora_project_rows(struct projection p)
 {
     constexpr int AHEAD = NT == 1 ? 4 : 1; /* slabs whose operands are asked for at once */
     __shared__ float part[PROJECT_WARPS][NT * 4 * WARP];
@@ -124,14 +114,14 @@ template <int NT, bool DROPOUT, bool WHOLE> __global__ void __launch_bounds__(PR
             uint32_t a[AHEAD][2][4], b[AHEAD][NT][4];
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
-                const int k = k0 + (slab + i) * SLAB + 8 * t, there = ld - k;
+                const int k = k0 + (slab + i) * SLAB + 8 * t;
 #pragma unroll
                 for (int h = 0; h < 2; h++)
-                    load_row<true>(a[i][h], p.a + (int64_t)(j0 + g + 8 * h) * ld + k, there);
+                    load_piece(a[i][h], p.a + (int64_t)(j0 + g + 8 * h) * ld + k, k < ld);
 #pragma unroll
                 for (int nt = 0; nt < NT; nt++) {
                     const int n = first + 8 * nt + g;
-                    load_row<WHOLE>(b[i][nt], p.x + (int64_t)n * p.in + k, n < p.N ? p.in - k : 0);
+                    load_piece(b[i][nt], p.x + (int64_t)n * p.in + k, n < p.N && k < p.in);
                 }
             }
 #pragma unroll
@@ -171,12 +161,12 @@ template <int NT, bool DROPOUT, bool WHOLE> __global__ void __launch_bounds__(PR
         p.rounded[(int64_t)n * p.ranks + j] = __float2bfloat16_rn(total);
 }
 
-template <bool DROPOUT, bool WHOLE> static void project(cudaStream_t stream, const struct projection &p)
+template <bool DROPOUT> static void project(cudaStream_t stream, const struct projection &p)
 {
     if (p.N < MANY_TOKENS)
-        LAUNCH((lora_project_rows<1, DROPOUT, WHOLE>), dim3(ceil_div(p.N, 8), p.ranks / RANKS), PROJECT_THREADS, 0, stream, p);
+        LAUNCH((lora_project_rows<1, DROPOUT>), dim3(ceil_div(p.N, 8), p.ranks / RANKS), PROJECT_THREADS, 0, stream, p);
     else
-        LAUNCH((lora_project_rows<4, DROPOUT, WHOLE>), dim3(ceil_div(p.N, 32), p.ranks / RANKS), PROJECT_THREADS, 0, stream, p);
+        LAUNCH((lora_project_rows<4, DROPOUT>), dim3(ceil_div(p.N, 32), p.ranks / RANKS), PROJECT_THREADS, 0, stream, p);
 }
 
 /* t of columns below width in rows of ld_t */
@@ -186,9 +176,9 @@ static void project_inputs(struct backend *be, float *t, int width, int ld_t, co
     const struct projection p = {(const bf16 *)a->a_packed, x, t, NULL, l->in, N, width, ld_t, lora_ranks(a->r), drop.keep, drop};
     CHECK(l->in % PACK == 0, "an adapter of %d inputs", l->in);
     if (drop.rate > 0)
-        project<true, true>(cuda_state(be)->stream, p);
+        project<true>(cuda_state(be)->stream, p);
     else
-        project<false, true>(cuda_state(be)->stream, p);
+        project<false>(cuda_state(be)->stream, p);
 }
 
 void lora_project(struct backend *be, float *t, const struct lora *a, const struct linear *l, const act_t *x, int N,
@@ -208,7 +198,6 @@ struct contraction {
     const int32_t *start;   /* [S + 1] */
     struct grads g;
     int64_t offset, column_step, rank_step; /* of the elements */
-    bool whole;                             /* rows of wide begin at multiples of 16 bytes */
 };
 
 struct token_tile {
@@ -223,8 +212,8 @@ __device__ __forceinline__ void fill_tokens(struct token_tile *to, const struct 
 #pragma unroll
     for (int i = 0; i < TOKENS * COLUMNS / PACK / GRADIENT_THREADS; i++) {
         const int copy = threadIdx.x + i * GRADIENT_THREADS, at = copy / (COLUMNS / PACK), column = copy % (COLUMNS / PACK) * PACK;
-        const int valid = n + at < end ? p.columns - column0 - column : 0;
-        copy_part(&to->wide[at][column], p.wide + (valid > 0 ? (int64_t)(n + at) * p.columns + column0 + column : 0), valid, p.whole);
+        const bool valid = n + at < end && column0 + column < p.columns;
+        copy_async16(&to->wide[at][column], p.wide + (valid ? (int64_t)(n + at) * p.columns + column0 + column : 0), valid);
     }
 #pragma unroll
     for (int i = 0; i < TOKENS * RANKS / 4 / GRADIENT_THREADS; i++) {
@@ -255,7 +244,7 @@ __device__ __forceinline__ void drop_tokens(struct token_tile *tile, const struc
  * Launch:  grid (columns / 64, ranks / 16, sequences), 64 threads; 12 KiB of shared memory
  * Bytes:   wide once a tile of ranks; narrow from the second-level cache; 8 an element and sequence. 22 instructions a token
  * Same bits: an element's sum is of its sequence alone; integers are added, by atomics
- * Limits:  any columns, r
+ * Limits:  columns % 8 == 0; any r
  */
 template <bool DROPOUT> __global__ void __launch_bounds__(GRADIENT_THREADS) lora_gradient(struct contraction p)
 {
@@ -320,13 +309,9 @@ void lora_backward(struct backend *be, act_t *u, float *narrow, const struct lor
     none.keep = 1;
     const struct batch *b = pass->batch;
     const int ranks = lora_ranks(a->r);
-    const bool whole = l->out % PACK == 0;
     const struct projection p = {(const bf16 *)a->b_packed, dy, narrow, u, l->out, N, ranks, ranks, ranks, a->scale, none};
-    if (whole)
-        project<false, true>(cuda_state(be)->stream, p);
-    else
-        project<false, false>(cuda_state(be)->stream, p);
-    contract(be, {x, narrow, l->in, a->r, ranks, drop.keep, drop, b->start, *g, a->offset_a, 1, l->in, true}, b->n_seqs);
+    project<false>(cuda_state(be)->stream, p);
+    contract(be, {x, narrow, l->in, a->r, ranks, drop.keep, drop, b->start, *g, a->offset_a, 1, l->in}, b->n_seqs);
     project_inputs(be, narrow, ranks, ranks, a, l, x, N, drop);
-    contract(be, {dy, narrow, l->out, a->r, ranks, a->scale, none, b->start, *g, a->offset_b, a->r, 1, whole}, b->n_seqs);
+    contract(be, {dy, narrow, l->out, a->r, ranks, a->scale, none, b->start, *g, a->offset_b, a->r, 1}, b->n_seqs);
 }

@@ -319,6 +319,38 @@ static void test_forward(void **state)
     }
 }
 
+/* A backend may multiply few rows by other kernels than many: a row has the same bits among any number. Inputs of several blocks. */
+static void test_forward_by_number_of_rows(void **state)
+{
+    (void)state;
+    enum { N = 1030 };
+    static const int number[] = {1, 7, 8, 9, 16, 17, 33, 64, 65, 130, N};
+    static const int length[] = {700, 1, N - 701};
+    struct batch b = ops_batch(length, 3);
+    int32_t from[N];
+    for (int n = 0; n < N; n++)
+        from[n] = N - 1 - n;
+    for (int f = BF16; f < FORMATS; f++) {
+        const int in = f & 1 ? 1112 : 616;
+        const float dropout = f & 1 ? 0.25f : 0;
+        struct layer y;
+        layers_init(&y, 1, &formats[f], in, 24, true, 20, dropout);
+        float *x = ops_random((int64_t)N * in, 2, 1.5f);
+        const struct forward c = {&y, 1, N, x, {0, true, 7, &b}};
+        float *got = ops_once(run_forward, (void *)(uintptr_t)&c, forward_bytes(&c), 2);
+        double *want = allocate(N * 24, sizeof *want);
+        reference_linear(want, &y.shape, y.rows, x, N, &c.pass);
+        ops_close_acts(formats[f].name, got, want, N * 24, 1e-5);
+        for (int i = 0; i < (int)(sizeof number / sizeof *number); i++)
+            check_rows_of(&c, got, from, number[i]);
+        free(got);
+        free(want);
+        free(x);
+        layer_free(&y);
+    }
+    ops_batch_free(&b);
+}
+
 /* An adapter that the pass does not name changes nothing. */
 static void test_forward_without_the_adapter(void **state)
 {
@@ -745,6 +777,17 @@ static void test_backward(void **state)
     }
 }
 
+/* The same of gradients: a sequence has the same among any others. Outputs of several blocks. */
+static void test_backward_by_number_of_rows(void **state)
+{
+    (void)state;
+    static const int length[] = {700, 1, 0, 329};
+    check_backward(&formats[BF16], length, 72, 616, 2, false, 20, 0, false);
+    check_backward(&formats[BF16], length, 72, 1112, 1, false, 1, 0.25f, false);
+    check_backward(&formats[BF16 + 1], length, 136, 616, 1, false, 16, 0, false);
+    check_backward(&formats[BF16 + 1], length, 40, 104, 3, false, 20, 0.25f, false);
+}
+
 /* A contribution of the limit's size or not finite is left out, and the lowest such element named. */
 static void test_backward_refuses_large_contributions(void **state)
 {
@@ -922,6 +965,7 @@ int main(void)
         cmocka_unit_test(test_put_rows_tiny),
         cmocka_unit_test(test_put_rows),
         cmocka_unit_test(test_forward),
+        cmocka_unit_test(test_forward_by_number_of_rows),
         cmocka_unit_test(test_forward_without_the_adapter),
         cmocka_unit_test(test_llm_int8_sums_are_exact),
         cmocka_unit_test(test_llm_int8_sums_cancel),
@@ -930,6 +974,7 @@ int main(void)
         cmocka_unit_test(test_llm_int8_any_number_of_rows),
         cmocka_unit_test(test_llm_int8_many_outliers),
         cmocka_unit_test(test_backward),
+        cmocka_unit_test(test_backward_by_number_of_rows),
         cmocka_unit_test(test_backward_refuses_large_contributions),
         cmocka_unit_test(test_backward_refuses_large_contributions_of_adapters),
         cmocka_unit_test(test_reference_slope),

@@ -14,7 +14,7 @@
 #include <string.h>
 
 /* The largest shapes that tests give to an operation; large ones on the CPU are of few tokens. */
-enum { MAX_TOKENS = 256, MAX_HEAD_DIM = 128 };
+enum { MAX_TOKENS = 1100, MAX_HEAD_DIM = 128 };
 static const struct {
     int width, vocab;
 } large = {24576, 20480}, small = {2048, 1024};
