@@ -19,7 +19,7 @@ template <int HD>
 static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
     attention_kernel(bf16 *o, const bf16 *q, const bf16 *k, const bf16 *v, struct attention_shape a, const int32_t *start, int n_seqs)
 {
-    constexpr int ROWS = block_shape<HD>::ROWS, COLUMNS = block_shape<HD>::COLUMNS, PARTS = block_shape<HD>::PARTS;
+    constexpr int ROWS = tiles_of<HD>::ROWS, COLUMNS = tiles_of<HD>::COLUMNS, PARTS = tiles_of<HD>::PARTS, LD = tiles_of<HD>::LD;
     DYN_SHARED(bf16, q_tile);
     const struct token_tile t = find_tile(start, n_seqs, ROWS, (int)(gridDim.x - 1 - blockIdx.x));
     if (t.first >= t.length)
@@ -29,8 +29,8 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
     const int64_t q_at = (t.start + t.first) * q_stride + head * a.head_dim;
     const int64_t kv_at = t.start * kv_stride + kv_head * a.head_dim;
     const int rows = min(ROWS, t.length - t.first);
-    const struct key_stream x = {.k_tile = q_tile + ROWS * HD,
-                                 .v_tile = q_tile + (ROWS + KEY_TILE) * HD,
+    const struct key_stream x = {.k_tile = q_tile + ROWS * LD,
+                                 .v_tile = q_tile + (ROWS + KEY_TILE) * LD,
                                  .k = k + kv_at,
                                  .v = v + kv_at,
                                  .stride = kv_stride,
@@ -68,8 +68,8 @@ template <int HD>
 static void launch_forward(cudaStream_t stream, bf16 *o, const bf16 *q, const bf16 *k, const bf16 *v, struct attention_shape a,
                            const struct batch *b)
 {
-    constexpr int ROWS = block_shape<HD>::ROWS;
-    const size_t shared = (ROWS + 2 * KEY_TILE) * HD * sizeof(bf16);
+    constexpr int ROWS = tiles_of<HD>::ROWS;
+    const size_t shared = (ROWS + 2 * KEY_TILE) * tiles_of<HD>::LD * sizeof(bf16);
     LAUNCH(attention_kernel<HD>, dim3((unsigned)token_tiles(b, ROWS), (unsigned)a.heads), ATTENTION_THREADS, shared, stream, o, q, k, v,
            a, b->start, b->n_seqs);
 }

@@ -53,10 +53,11 @@ static inline struct attention_shape attention_shape_of(const struct attention *
             launch<256>(__VA_ARGS__);                                                              \
     } while (0)
 
-/* How the four warps of a block divide a tile of rows: 16 rows a warp; two warps share the rows of a head of more than 128 columns,
- * both compute its scores, each half of its columns. */
-template <int HD> struct block_shape {
+/* Tiles of a head size. The four warps of a block take 16 rows each; two warps share the rows of a head of more than 128 columns, both
+ * compute its scores, each half of its columns. */
+template <int HD> struct tiles_of {
     static constexpr int COLUMNS = HD < 128 ? HD : 128, PARTS = HD / COLUMNS, ROWS = ATTENTION_WARPS / PARTS * MMA_ROWS;
+    static constexpr int LD = HD > 128 ? HD + PACK : HD; /* elements from a row to the next in shared memory */
 };
 
 /* The first key that the query at a position sees. */
@@ -99,26 +100,30 @@ __device__ __forceinline__ struct token_tile find_tile(const int32_t *start, int
     return (struct token_tile){start[low], start[low + 1] - start[low], (tile - start[low] / rows - low) * rows};
 }
 
-/* --- tiles in shared memory: [rows][HD] bf16, the 16-byte chunks of a row exchanged so that eight rows at a chunk lie in
- * different banks --- */
+/* --- tiles in shared memory: [rows][HD] bf16. Eight rows at a 16-byte chunk lie in different banks: the chunks of a row are exchanged,
+ * or, where the addresses of that would not fit the registers, rows are 16 bytes further apart --- */
 
 template <int HD> __device__ __forceinline__ bf16 *tile_at(bf16 *tile, int row, int chunk)
 {
+    if (HD > 128)
+        return tile + row * tiles_of<HD>::LD + chunk * PACK;
     return tile + row * HD + (chunk ^ (HD % 64 == 0 ? row & 7 : row >> 1 & 3)) * PACK;
 }
 
-/* Starts copies of rows [0, n) of a matrix with rows of `stride` and `columns` elements, n > 0; zeros beyond. Four threads a row. */
+/* Starts copies of rows [0, n) of a matrix with rows of `stride` and `columns` elements, n > 0; zeros beyond. At least four threads
+ * a row. */
 template <int HD, int ROWS, int THREADS>
 __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *rows, int64_t stride, int n, int columns)
 {
-    const int quarter = threadIdx.x % 4;
+    constexpr int SHARE = THREADS / ROWS > 4 ? THREADS / ROWS : 4;
+    const int own = threadIdx.x % SHARE;
 #pragma unroll
-    for (int first = 0; first < ROWS; first += THREADS / 4) {
-        const int row = first + (int)threadIdx.x / 4;
-        const bf16 *from = rows + min(row, n - 1) * stride + quarter * PACK;
+    for (int first = 0; first < ROWS; first += THREADS / SHARE) {
+        const int row = first + (int)threadIdx.x / SHARE;
+        const bf16 *from = rows + min(row, n - 1) * stride + own * PACK;
 #pragma unroll
-        for (int chunk = 0; chunk < HD / PACK; chunk += 4)
-            copy_async16(tile_at<HD>(tile, row, chunk + quarter), from + chunk * PACK, row < n && (chunk + quarter) * PACK < columns);
+        for (int chunk = 0; chunk < HD / PACK; chunk += SHARE)
+            copy_async16(tile_at<HD>(tile, row, chunk + own), from + chunk * PACK, row < n && (chunk + own) * PACK < columns);
     }
 }
 
@@ -166,22 +171,50 @@ template <int HD, int KEYS> __device__ __forceinline__ void tile_scores(float (*
     }
 }
 
-/* o [16][COLUMNS] += bf16(p) [16][KEYS] times the columns of v [KEYS][HD] from column. */
-template <int HD, int COLUMNS, int KEYS>
+/* The A operand of 16 columns of p: two tiles of 8. */
+__device__ __forceinline__ void pack_operand(uint32_t a[4], const float *low, const float *high)
+{
+    a[0] = pack_bf16(low[0], low[1]);
+    a[1] = pack_bf16(low[2], low[3]);
+    a[2] = pack_bf16(high[0], high[1]);
+    a[3] = pack_bf16(high[2], high[3]);
+}
+
+/* Of what rounding left of them. */
+__device__ __forceinline__ void pack_rest(uint32_t a[4], const float *low, const float *high)
+{
+    float rest[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const float x = i < 4 ? low[i] : high[i - 4];
+        rest[i] = x - __bfloat162float(__float2bfloat16_rn(x));
+    }
+    pack_operand(a, rest, rest + 4);
+}
+
+/* o [16][COLUMNS] += bf16(p) [16][KEYS] times the columns of v [KEYS][HD] from column. PRECISE: p is taken to 16 bits, bf16(p) and
+ * then the bf16 of its rest, for sums in which large terms cancel. */
+template <int HD, int COLUMNS, int KEYS, bool PRECISE>
 __device__ __forceinline__ void tile_values(float (*o)[4], const float (*p)[4], bf16 *v, int column)
 {
     const int lane = threadIdx.x % WARP;
 #pragma unroll
     for (int step = 0; step < KEYS / 16; step++) {
-        const float *low = p[2 * step], *high = p[2 * step + 1];
-        const uint32_t left[4] = {pack_bf16(low[0], low[1]), pack_bf16(low[2], low[3]), pack_bf16(high[0], high[1]),
-                                  pack_bf16(high[2], high[3])};
+        const float *const low = p[2 * step], *const high = p[2 * step + 1];
+        uint32_t left[4], rest[4];
+        pack_operand(left, low, high);
+        if (PRECISE)
+            pack_rest(rest, low, high);
 #pragma unroll
         for (int n = 0; n < COLUMNS / 8; n += 2) {
             uint32_t right[4];
             ldmatrix_x4_trans(right, tile_at<HD>(v, step * 16 + lane % 16, column / PACK + n + lane / 16));
             mma_bf16(o[n], left, right);
             mma_bf16(o[n + 1], left, right + 2);
+            if (PRECISE) {
+                mma_bf16(o[n], rest, right);
+                mma_bf16(o[n + 1], rest, right + 2);
+            }
         }
     }
 }
@@ -330,7 +363,7 @@ __device__ __forceinline__ void attend_split(float (*o)[4], float max[2], float 
         sum[1] = fmaf(sum[1], factor[1], tile_sum[1]);
         copy_async_wait<1>();
         __syncthreads(); /* values are here */
-        tile_values<HD, COLUMNS, KEY_TILE>(o, s, x->v_tile, column);
+        tile_values<HD, COLUMNS, KEY_TILE, false>(o, s, x->v_tile, column);
         __syncthreads();
         load_values<HD, THREADS>(x, tile + 1);
     }

@@ -11,22 +11,26 @@
 #include "cuda/attention.h"
 #include "cuda/ops.h"
 
-enum { PASSING = 32 }; /* rows of a passing tile */
+/* Rows of a passing tile: those of the second kernel are smaller where its sums fill the registers. */
+template <int HD> struct passing_rows {
+    static constexpr int KEYS = 32, QUERIES = HD > 96 ? 16 : 32;
+};
 
 /* Two matrices of the same shape whose tiles pass through two pairs of buffers. */
 struct passing {
-    bf16 *tile; /* [2][2][PASSING][HD]: buffer, matrix */
+    bf16 *tile; /* [2][2][rows][LD]: buffer, matrix */
     const bf16 *first, *second;
     int64_t stride;
     int columns;
 };
 
-/* Starts the copies of rows [row, row + PASSING) of those that end at n. */
-template <int HD> __device__ __forceinline__ void load_pair(const struct passing *x, int buffer, int64_t at, int row, int n)
+/* Starts the copies of rows [row, row + ROWS) of those that end at n. */
+template <int HD, int ROWS> __device__ __forceinline__ void load_pair(const struct passing *x, int buffer, int64_t at, int row, int n)
 {
-    bf16 *tile = x->tile + buffer * 2 * PASSING * HD;
-    load_tile<HD, PASSING, ATTENTION_THREADS>(tile, x->first + at + row * x->stride, x->stride, n - row, x->columns);
-    load_tile<HD, PASSING, ATTENTION_THREADS>(tile + PASSING * HD, x->second + at + row * x->stride, x->stride, n - row, x->columns);
+    constexpr int LD = tiles_of<HD>::LD;
+    bf16 *tile = x->tile + buffer * 2 * ROWS * LD;
+    load_tile<HD, ROWS, ATTENTION_THREADS>(tile, x->first + at + row * x->stride, x->stride, n - row, x->columns);
+    load_tile<HD, ROWS, ATTENTION_THREADS>(tile + ROWS * LD, x->second + at + row * x->stride, x->stride, n - row, x->columns);
 }
 
 /* Of a query and head. */
@@ -40,15 +44,15 @@ struct running {
     float max[2], sum[2], weighted[2];
 };
 
-__device__ __forceinline__ void add_tile(struct running *r, float (*s)[4], const float (*dp)[4], float c)
+template <int KEYS> __device__ __forceinline__ void add_tile(struct running *r, float (*s)[4], const float (*dp)[4], float c)
 {
     float factor[2], sum[2];
-    tile_softmax<PASSING>(s, r->max, factor, sum, c);
+    tile_softmax<KEYS>(s, r->max, factor, sum, c);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         float weighted = 0;
 #pragma unroll
-        for (int n = 0; n < PASSING / 8; n++)
+        for (int n = 0; n < KEYS / 8; n++)
             weighted = fmaf(s[n][2 * i + 1], dp[n][2 * i + 1], fmaf(s[n][2 * i], dp[n][2 * i], weighted));
         r->sum[i] = fmaf(r->sum[i], factor[i], sum[i]);
         r->weighted[i] = fmaf(r->weighted[i], factor[i], weighted);
@@ -75,9 +79,10 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
     attention_dq_kernel(bf16 *dq, struct statistics *statistics, const bf16 *d_o, const bf16 *q, const bf16 *k, const bf16 *v,
                         struct attention_shape a, const int32_t *start, int n_seqs, int n_tokens)
 {
-    constexpr int ROWS = block_shape<HD>::ROWS, COLUMNS = block_shape<HD>::COLUMNS, PARTS = block_shape<HD>::PARTS;
+    constexpr int ROWS = tiles_of<HD>::ROWS, COLUMNS = tiles_of<HD>::COLUMNS, PARTS = tiles_of<HD>::PARTS, LD = tiles_of<HD>::LD;
+    constexpr int KEYS = passing_rows<HD>::KEYS;
     DYN_SHARED(bf16, q_tile);
-    bf16 *const do_tile = q_tile + ROWS * HD;
+    bf16 *const do_tile = q_tile + ROWS * LD;
     const struct token_tile t = find_tile(start, n_seqs, ROWS, (int)(gridDim.x - 1 - blockIdx.x));
     if (t.first >= t.length)
         return;
@@ -85,11 +90,11 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
     const int64_t q_stride = (int64_t)a.heads * a.head_dim, kv_stride = (int64_t)a.kv_heads * a.head_dim;
     const int64_t q_at = (t.start + t.first) * q_stride + head * a.head_dim;
     const int64_t kv_at = t.start * kv_stride + kv_head * a.head_dim;
-    const struct passing x = {do_tile + ROWS * HD, k, v, kv_stride, a.head_dim};
-    const int from = first_seen(&a, t.first) / PASSING, tiles = (t.first + rows - 1) / PASSING + 1 - from;
+    const struct passing x = {do_tile + ROWS * LD, k, v, kv_stride, a.head_dim};
+    const int from = first_seen(&a, t.first) / KEYS, tiles = (t.first + rows - 1) / KEYS + 1 - from;
     load_tile<HD, ROWS, ATTENTION_THREADS>(q_tile, q + q_at, q_stride, rows, a.head_dim);
     load_tile<HD, ROWS, ATTENTION_THREADS>(do_tile, d_o + q_at, q_stride, rows, a.head_dim);
-    load_pair<HD>(&x, 0, kv_at, from * PASSING, t.length);
+    load_pair<HD, KEYS>(&x, 0, kv_at, from * KEYS, t.length);
     copy_async_commit();
 
     const int warp = threadIdx.x / WARP, row = warp / PARTS * MMA_ROWS, column = warp % PARTS * COLUMNS;
@@ -99,31 +104,31 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
     struct statistics of[2] = {};
     float total[COLUMNS / 8][4] = {};
     for (int step = 0; step < 2 * tiles; step++) {
-        bf16 *const k_tile = x.tile + step % 2 * 2 * PASSING * HD, *const v_tile = k_tile + PASSING * HD;
-        const int key = (from + step % tiles) * PASSING;
+        bf16 *const k_tile = x.tile + step % 2 * 2 * KEYS * LD, *const v_tile = k_tile + KEYS * LD;
+        const int key = (from + step % tiles) * KEYS;
         if (step + 1 < 2 * tiles)
-            load_pair<HD>(&x, (step + 1) % 2, kv_at, (from + (step + 1) % tiles) * PASSING, t.length);
+            load_pair<HD, KEYS>(&x, (step + 1) % 2, kv_at, (from + (step + 1) % tiles) * KEYS, t.length);
         copy_async_commit();
         copy_async_wait<1>();
         __syncthreads();
-        float s[PASSING / 8][4], dp[PASSING / 8][4];
-        tile_scores<HD, PASSING>(s, q_tile, row, k_tile);
-        tile_scores<HD, PASSING>(dp, do_tile, row, v_tile);
-        hide<PASSING>(s, &seen, key);
+        float s[KEYS / 8][4], dp[KEYS / 8][4];
+        tile_scores<HD, KEYS>(s, q_tile, row, k_tile);
+        tile_scores<HD, KEYS>(dp, do_tile, row, v_tile);
+        hide<KEYS>(s, &seen, key);
         if (step < tiles) {
-            add_tile(&sums, s, dp, a.scale_log2);
+            add_tile<KEYS>(&sums, s, dp, a.scale_log2);
             if (step + 1 == tiles) {
                 of[0] = statistics_of(&sums, 0, a.scale_log2);
                 of[1] = statistics_of(&sums, 1, a.scale_log2);
             }
         } else {
 #pragma unroll
-            for (int n = 0; n < PASSING / 8; n++) {
+            for (int n = 0; n < KEYS / 8; n++) {
 #pragma unroll
                 for (int i = 0; i < 4; i++)
                     s[n][i] = exp2f(fmaf(s[n][i], a.scale_log2, -of[i / 2].log_sum)) * (dp[n][i] - of[i / 2].delta);
             }
-            tile_values<HD, COLUMNS, PASSING>(total, s, k_tile, column);
+            tile_values<HD, COLUMNS, KEYS, true>(total, s, k_tile, column);
         }
         __syncthreads(); /* all warps are through with this buffer */
     }
@@ -137,20 +142,30 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
     store_tile<HD, ROWS, ATTENTION_THREADS>(dq + q_at, q_stride, rows, a.head_dim, q_tile);
 }
 
-/* s^T [16 keys][PASSING queries] becomes p^T, dp^T becomes ds^T. query: the tile's first; n: queries that are there, of which `of` has
- * the statistics. Pairs that do not see each other have s = -inf. */
-__device__ __forceinline__ void slopes(float (*s)[4], float (*dp)[4], const struct statistics *of, int query, int n, float c)
+/* s^T [16 keys][QUERIES queries] becomes p^T. of: statistics of the tile's queries, of which n are there. Pairs that do not see each
+ * other have s = -inf. */
+template <int QUERIES> __device__ __forceinline__ void probabilities(float (*s)[4], const struct statistics *of, int n, float c)
 {
 #pragma unroll
-    for (int i = 0; i < PASSING / 4; i++) {
-        const int own = query + i / 2 * 8 + threadIdx.x % 4 * 2 + i % 2;
-        const struct statistics row = own < n ? of[own] : (struct statistics){0, 0};
+    for (int i = 0; i < QUERIES / 4; i++) {
+        const int query = i / 2 * 8 + threadIdx.x % 4 * 2 + i % 2;
+        const float log_sum = query < n ? of[query].log_sum : 0.0f;
 #pragma unroll
-        for (int r = 0; r < 2; r++) {
-            float *const p = &s[i / 2][2 * r + i % 2], *const d = &dp[i / 2][2 * r + i % 2];
-            *p = exp2f(fmaf(*p, c, -row.log_sum));
-            *d = *p * (*d - row.delta);
-        }
+        for (int r = 0; r < 4; r += 2)
+            s[i / 2][r + i % 2] = exp2f(fmaf(s[i / 2][r + i % 2], c, -log_sum));
+    }
+}
+
+/* dp^T becomes ds^T. */
+template <int QUERIES> __device__ __forceinline__ void slopes(float (*dp)[4], const float (*p)[4], const struct statistics *of, int n)
+{
+#pragma unroll
+    for (int i = 0; i < QUERIES / 4; i++) {
+        const int query = i / 2 * 8 + threadIdx.x % 4 * 2 + i % 2;
+        const float delta = query < n ? of[query].delta : 0.0f;
+#pragma unroll
+        for (int r = 0; r < 4; r += 2)
+            dp[i / 2][r + i % 2] = p[i / 2][r + i % 2] * (dp[i / 2][r + i % 2] - delta);
     }
 }
 
@@ -175,9 +190,10 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
     attention_dkv_kernel(bf16 *dk, bf16 *dv, const struct statistics *statistics, const bf16 *d_o, const bf16 *q, const bf16 *k,
                          const bf16 *v, struct attention_shape a, const int32_t *start, int n_seqs, int n_tokens)
 {
-    constexpr int ROWS = block_shape<HD>::ROWS, COLUMNS = block_shape<HD>::COLUMNS, PARTS = block_shape<HD>::PARTS;
+    constexpr int ROWS = tiles_of<HD>::ROWS, COLUMNS = tiles_of<HD>::COLUMNS, PARTS = tiles_of<HD>::PARTS, LD = tiles_of<HD>::LD;
+    constexpr int QUERIES = passing_rows<HD>::QUERIES;
     DYN_SHARED(bf16, k_tile);
-    bf16 *const v_tile = k_tile + ROWS * HD;
+    bf16 *const v_tile = k_tile + ROWS * LD;
     const struct token_tile t = find_tile(start, n_seqs, ROWS, (int)blockIdx.x);
     if (t.first >= t.length)
         return;
@@ -185,11 +201,11 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
     const int64_t q_stride = (int64_t)a.heads * a.head_dim, kv_stride = (int64_t)a.kv_heads * a.head_dim;
     const int64_t kv_at = (t.start + t.first) * kv_stride + kv_head * a.head_dim;
     const int64_t q_at = t.start * q_stride + (int64_t)kv_head * group * a.head_dim;
-    const struct passing x = {v_tile + ROWS * HD, q, d_o, q_stride, a.head_dim};
-    const int from = t.first / PASSING, tiles = last_seeing(&a, t.first + rows - 1, t.length) / PASSING + 1 - from;
+    const struct passing x = {v_tile + ROWS * LD, q, d_o, q_stride, a.head_dim};
+    const int from = t.first / QUERIES, tiles = last_seeing(&a, t.first + rows - 1, t.length) / QUERIES + 1 - from;
     load_tile<HD, ROWS, ATTENTION_THREADS>(k_tile, k + kv_at, kv_stride, rows, a.head_dim);
     load_tile<HD, ROWS, ATTENTION_THREADS>(v_tile, v + kv_at, kv_stride, rows, a.head_dim);
-    load_pair<HD>(&x, 0, q_at, from * PASSING, t.length);
+    load_pair<HD, QUERIES>(&x, 0, q_at, from * QUERIES, t.length);
     copy_async_commit();
 
     const int warp = threadIdx.x / WARP, row = warp / PARTS * MMA_ROWS, column = warp % PARTS * COLUMNS;
@@ -197,20 +213,22 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
     const struct seen seeing = {{own, own + 8}, {last_seeing(&a, own, t.length), last_seeing(&a, own + 8, t.length)}};
     float dk_sum[COLUMNS / 8][4] = {}, dv_sum[COLUMNS / 8][4] = {};
     for (int step = 0; step < group * tiles; step++) {
-        bf16 *const own_q = x.tile + step % 2 * 2 * PASSING * HD, *const own_do = own_q + PASSING * HD;
-        const int head = step / tiles, query = (from + step % tiles) * PASSING, next = step + 1;
+        bf16 *const own_q = x.tile + step % 2 * 2 * QUERIES * LD, *const own_do = own_q + QUERIES * LD;
+        const int head = step / tiles, query = (from + step % tiles) * QUERIES, next = step + 1;
         if (next < group * tiles)
-            load_pair<HD>(&x, next % 2, q_at + next / tiles * a.head_dim, (from + next % tiles) * PASSING, t.length);
+            load_pair<HD, QUERIES>(&x, next % 2, q_at + next / tiles * a.head_dim, (from + next % tiles) * QUERIES, t.length);
         copy_async_commit();
         copy_async_wait<1>();
         __syncthreads();
-        float s[PASSING / 8][4], dp[PASSING / 8][4];
-        tile_scores<HD, PASSING>(s, k_tile, row, own_q);
-        tile_scores<HD, PASSING>(dp, v_tile, row, own_do);
-        hide<PASSING>(s, &seeing, query);
-        slopes(s, dp, statistics + (int64_t)(kv_head * group + head) * n_tokens + t.start, query, t.length, a.scale_log2);
-        tile_values<HD, COLUMNS, PASSING>(dv_sum, s, own_do, column);
-        tile_values<HD, COLUMNS, PASSING>(dk_sum, dp, own_q, column);
+        const struct statistics *const of = statistics + (int64_t)(kv_head * group + head) * n_tokens + t.start + query;
+        float p[QUERIES / 8][4], ds[QUERIES / 8][4];
+        tile_scores<HD, QUERIES>(p, k_tile, row, own_q);
+        hide<QUERIES>(p, &seeing, query);
+        probabilities<QUERIES>(p, of, t.length - query, a.scale_log2);
+        tile_values<HD, COLUMNS, QUERIES, true>(dv_sum, p, own_do, column);
+        tile_scores<HD, QUERIES>(ds, v_tile, row, own_do);
+        slopes<QUERIES>(ds, p, of, t.length - query);
+        tile_values<HD, COLUMNS, QUERIES, true>(dk_sum, ds, own_q, column);
         __syncthreads(); /* all warps are through with this buffer */
     }
     put_rows<HD, COLUMNS>(k_tile, row, column, dk_sum, a.scale, a.scale);
@@ -235,12 +253,13 @@ template <int HD>
 static void launch_backward(cudaStream_t stream, struct tensors x, struct statistics *statistics, struct attention_shape a,
                             const struct batch *b)
 {
-    constexpr int ROWS = block_shape<HD>::ROWS;
-    const size_t shared = (2 * ROWS + 4 * PASSING) * HD * sizeof(bf16);
+    constexpr int ROWS = tiles_of<HD>::ROWS;
+    constexpr size_t row = tiles_of<HD>::LD * sizeof(bf16), dq_shared = (2 * ROWS + 4 * passing_rows<HD>::KEYS) * row;
+    constexpr size_t dkv_shared = (2 * ROWS + 4 * passing_rows<HD>::QUERIES) * row;
     const unsigned tiles = (unsigned)token_tiles(b, ROWS);
-    LAUNCH(attention_dq_kernel<HD>, dim3(tiles, (unsigned)a.heads), ATTENTION_THREADS, shared, stream, x.dq, statistics, x.d_o, x.q, x.k,
+    LAUNCH(attention_dq_kernel<HD>, dim3(tiles, (unsigned)a.heads), ATTENTION_THREADS, dq_shared, stream, x.dq, statistics, x.d_o, x.q, x.k,
            x.v, a, b->start, b->n_seqs, b->n_tokens);
-    LAUNCH(attention_dkv_kernel<HD>, dim3(tiles, (unsigned)a.kv_heads), ATTENTION_THREADS, shared, stream, x.dk, x.dv, statistics, x.d_o,
+    LAUNCH(attention_dkv_kernel<HD>, dim3(tiles, (unsigned)a.kv_heads), ATTENTION_THREADS, dkv_shared, stream, x.dk, x.dv, statistics, x.d_o,
            x.q, x.k, x.v, a, b->start, b->n_seqs, b->n_tokens);
 }
 

@@ -35,6 +35,7 @@ template <int HD>
 static __global__ void __launch_bounds__(WARP)
     decode_kernel(struct partials y, const bf16 *q, struct attention_shape a, const bf16 *cache, int max_tokens, struct decode_batch b)
 {
+    constexpr int LD = tiles_of<HD>::LD;
     DYN_SHARED(bf16, q_tile);
     const int group = a.heads / a.kv_heads, row_tiles = (group + MMA_ROWS - 1) / MMA_ROWS;
     const int split = blockIdx.x, kv_head = (int)blockIdx.y / row_tiles, first_row = (int)blockIdx.y % row_tiles * MMA_ROWS;
@@ -44,8 +45,8 @@ static __global__ void __launch_bounds__(WARP)
     if (from >= to)
         return;
     const int rows = min(MMA_ROWS, group - first_row), head = kv_head * group + first_row;
-    const struct key_stream x = {.k_tile = q_tile + MMA_ROWS * HD,
-                                 .v_tile = q_tile + (MMA_ROWS + KEY_TILE) * HD,
+    const struct key_stream x = {.k_tile = q_tile + MMA_ROWS * LD,
+                                 .v_tile = q_tile + (MMA_ROWS + KEY_TILE) * LD,
                                  .k = cache + cache_at(a.kv_heads, a.head_dim, max_tokens, b.slot[sequence], kv_head, false, 0),
                                  .v = cache + cache_at(a.kv_heads, a.head_dim, max_tokens, b.slot[sequence], kv_head, true, 0),
                                  .stride = a.head_dim,
@@ -122,7 +123,7 @@ template <int HD>
 static void launch_splits(cudaStream_t stream, struct partials y, const bf16 *q, struct attention_shape a, const struct kv_cache *cache,
                           struct decode_batch b)
 {
-    const size_t shared = (MMA_ROWS + 2 * KEY_TILE) * HD * sizeof(bf16);
+    const size_t shared = (MMA_ROWS + 2 * KEY_TILE) * tiles_of<HD>::LD * sizeof(bf16);
     const int row_tiles = ceil_div(a.heads / a.kv_heads, MMA_ROWS);
     LAUNCH(decode_kernel<HD>, dim3((unsigned)y.splits, (unsigned)(a.kv_heads * row_tiles), (unsigned)b.n), WARP, shared, stream, y, q, a,
            (const bf16 *)cache->data, cache->max_tokens, b);

@@ -30,7 +30,7 @@ static int n_shapes(void)
 }
 
 static const int lengths[] = {1, 2, 16, 5, 133, 17, 4, 64};
-enum { SEQUENCES = 8 };
+enum { SEQUENCES = 8, MAX_LENGTH = 300, LONG_ROWS = 5, LONG_CACHE = 262144 };
 
 struct attention_case {
     struct attention a;
@@ -282,6 +282,190 @@ static void test_backward(void **state)
     }
 }
 
+/* Every head size that has kernels of its own and the sizes between; lengths about the tiles' and the splits' borders; groups
+ * of more heads than a tile has rows. */
+struct border_case {
+    struct shape shape;
+    int length[3], n_seqs;
+};
+
+static const struct border_case borders[] = {
+    {{1, 1, 96, 0}, {63, 129, 1}, 3},  {{2, 1, 128, 0}, {65, 1, 64}, 3},
+    {{20, 1, 8, 0}, {65, 257, 64}, 3}, {{1, 1, 64, 70}, {300, 65, 1}, 3},
+    {{2, 2, 80, 0}, {64, 129}, 2},     {{1, 1, 256, 100}, {129, 33}, 2},
+    {{2, 1, 40, 0}, {300, 63, 5}, 3},  {{1, 1, 136, 0}, {65, 300}, 2},
+    {{1, 1, 192, 64}, {129, 257}, 2},
+};
+
+/* Decodes every token of the batch at once, as if each were a sequence's last: they share the slot of their sequence, which a
+ * pass over the whole batch has filled. */
+static void run_decode_at_once(struct backend *be, void *context, void *out)
+{
+    const struct attention_case *c = context;
+    const int N = c->b.n_tokens, multiple = be->ops->decode_multiple;
+    const int rows = (N + multiple - 1) / multiple * multiple, slots = c->b.n_seqs + 1;
+    struct kv_cache cache = {NULL, slots, MAX_LENGTH};
+    cache.data = ops_room(be, be->ops->cache_bytes(be, &c->a, slots, MAX_LENGTH));
+    const struct batch all = ops_in_batch(be, &c->b);
+    const int64_t q_row = c->q_size / N;
+    act_t *q = ops_room_acts(be, rows * q_row), *o = ops_room_acts(be, rows * q_row);
+    ops_set_acts(be, q, c->q, c->q_size);
+    be->ops->qkv_rope(be, q, ops_room_acts(be, c->k_size), ops_room_acts(be, c->k_size), q,
+                      ops_in_acts(be, c->k, c->k_size), ops_in_acts(be, c->v, c->k_size), &c->a,
+                      &cache, &all);
+    int *ones = malloc((size_t)rows * sizeof *ones);
+    for (int i = 0; i < rows; i++)
+        ones[i] = 1;
+    struct batch host = ops_batch(ones, rows);
+    int32_t *position = (int32_t *)(uintptr_t)host.position,
+            *slot = (int32_t *)(uintptr_t)host.slot;
+    for (int i = 0; i < rows; i++) {
+        position[i] = i < N ? c->b.position[i] : 0;
+        slot[i] = i < N ? c->b.slot[c->b.sequence[i]] : slots - 1;
+    }
+    const struct batch single = ops_in_batch(be, &host);
+    be->ops->attn_decode(be, o, q, &c->a, &cache, &single);
+    ops_out_acts(be, out, o, c->q_size);
+    ops_batch_free(&host);
+    free(ones);
+}
+
+/* Rows of x [tokens][width] in the order of the batch's sequences turned round. */
+static float *turned_round(const float *x, int64_t size, const struct attention_case *c)
+{
+    const int64_t width = size / c->b.n_tokens;
+    float *y = malloc((size_t)size * sizeof *y), *to = y;
+    for (int s = c->b.n_seqs - 1; s >= 0; s--) {
+        const int64_t n = (c->b.start[s + 1] - c->b.start[s]) * width;
+        memcpy(to, x + c->b.start[s] * width, (size_t)n * sizeof *y);
+        to += n;
+    }
+    return y;
+}
+
+/* The same case with its sequences in the opposite order. */
+static struct attention_case turned_case(const struct attention_case *c)
+{
+    struct attention_case y = *c;
+    int length[SEQUENCES];
+    for (int s = 0; s < c->b.n_seqs; s++)
+        length[c->b.n_seqs - 1 - s] = c->b.start[s + 1] - c->b.start[s];
+    y.b = ops_batch(length, c->b.n_seqs);
+    y.q = turned_round(c->q, c->q_size, c);
+    y.d_o = turned_round(c->d_o, c->q_size, c);
+    y.k = turned_round(c->k, c->k_size, c);
+    y.v = turned_round(c->v, c->k_size, c);
+    return y;
+}
+
+static void check_forward_and_decode(struct attention_case *c, struct attention_case *turned)
+{
+    const size_t bytes = (size_t)c->q_size * sizeof(float);
+    float *got = ops_once(run_forward, c, bytes, 2),
+          *other = ops_once(run_forward, turned, bytes, 1);
+    float *decoded = ops_once(run_decode_at_once, c, bytes, 2),
+          *expected = turned_round(got, c->q_size, c);
+    assert_memory_equal(other, expected, bytes);
+    assert_memory_equal(decoded, got, bytes);
+    double *q = ops_double(c->q, c->q_size), *k = ops_double(c->k, c->k_size),
+           *v = ops_double(c->v, c->k_size), *o = ops_double(c->q, c->q_size);
+    for (int s = 0; s < c->b.n_seqs; s++) {
+        const int64_t q_at = c->b.start[s] * (c->q_size / c->b.n_tokens),
+                      k_at = c->b.start[s] * (c->k_size / c->b.n_tokens);
+        reference_attention(o + q_at, q + q_at, k + k_at, v + k_at, &c->a,
+                            c->b.start[s + 1] - c->b.start[s]);
+    }
+    ops_close_acts("o", got, o, c->q_size, 1e-5);
+    free(got);
+    free(other);
+    free(decoded);
+    free(expected);
+    free(q);
+    free(k);
+    free(v);
+    free(o);
+}
+
+static void check_backward(struct attention_case *c, struct attention_case *turned)
+{
+    const int64_t size[3] = {c->q_size, c->k_size, c->k_size};
+    const size_t bytes = (size_t)(c->q_size + 2 * c->k_size) * sizeof(float);
+    float *got = ops_once(run_backward, c, bytes, 2),
+          *other = ops_once(run_backward, turned, bytes, 1);
+    double *q = ops_double(c->q, c->q_size), *k = ops_double(c->k, c->k_size),
+           *v = ops_double(c->v, c->k_size), *d_o = ops_double(c->d_o, c->q_size),
+           *want = malloc(2 * bytes);
+    double *dk = want + c->q_size, *dv = dk + c->k_size;
+    for (int s = 0; s < c->b.n_seqs; s++) {
+        const int64_t q_at = c->b.start[s] * (c->q_size / c->b.n_tokens),
+                      k_at = c->b.start[s] * (c->k_size / c->b.n_tokens);
+        reference_attention_backward(want + q_at, dk + k_at, dv + k_at, d_o + q_at, q + q_at,
+                                     k + k_at, v + k_at, &c->a, c->b.start[s + 1] - c->b.start[s]);
+    }
+    int64_t at = 0;
+    for (int i = 0; i < 3; at += size[i++]) {
+        static const char *const name[] = {"dq", "dk", "dv"};
+        float *expected = turned_round(got + at, size[i], c);
+        assert_memory_equal(other + at, expected, (size_t)size[i] * sizeof *expected);
+        ops_close_acts(name[i], got + at, want + at, size[i], 3e-5); /* sums of up to 5140 terms */
+        free(expected);
+    }
+    free(got);
+    free(other);
+    free(q);
+    free(k);
+    free(v);
+    free(d_o);
+    free(want);
+}
+
+static void test_borders_of_tiles(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof borders / sizeof *borders; i++) {
+        struct attention_case c = case_of(borders[i].shape, borders[i].length, borders[i].n_seqs);
+        struct attention_case turned = turned_case(&c);
+        check_forward_and_decode(&c, &turned);
+        check_backward(&c, &turned);
+        case_free(&turned);
+        case_free(&c);
+    }
+}
+
+/* A cache so long that what its splits leave does not fit the scratch for all sequences at once. */
+static void run_decode_in_turns(struct backend *be, void *context, void *out)
+{
+    const struct attention_case *c = context;
+    const int ones[LONG_ROWS] = {1, 1, 1, 1, 1};
+    struct batch host = ops_batch(ones, LONG_ROWS);
+    const struct kv_cache cache = {
+        ops_room(be, be->ops->cache_bytes(be, &c->a, LONG_ROWS, LONG_CACHE)), LONG_ROWS,
+        LONG_CACHE};
+    const struct batch b = ops_in_batch(be, &host);
+    act_t *q = ops_in_acts(be, c->q, c->q_size), *k = ops_in_acts(be, c->k, c->k_size),
+          *v = ops_in_acts(be, c->v, c->k_size);
+    be->ops->qkv_rope(be, q, k, v, q, k, v, &c->a, &cache, &b);
+    be->ops->attn_decode(be, q, q, &c->a, &cache, &b);
+    ops_out_acts(be, out, q, c->q_size);
+    ops_batch_free(&host);
+}
+
+/* Each attends to its first token alone: o = v. */
+static void test_decode_with_a_long_cache(void **state)
+{
+    (void)state;
+    const int ones[LONG_ROWS] = {1, 1, 1, 1, 1};
+    struct attention_case c = case_of((struct shape){16, 1, 8, 0}, ones, LONG_ROWS);
+    float *got = ops_once(run_decode_in_turns, &c, (size_t)c.q_size * sizeof *got, 1);
+    double *want = ops_double(c.q, c.q_size);
+    for (int64_t i = 0; i < c.q_size; i++)
+        want[i] = c.v[i / (16 * 8) * 8 + i % 8];
+    ops_close_acts("o", got, want, c.q_size, 1e-6);
+    free(want);
+    free(got);
+    case_free(&c);
+}
+
 /* The reference's derivatives are central differences of its forward. */
 static void test_reference_slope(void **state)
 {
@@ -322,6 +506,8 @@ int main(void)
         cmocka_unit_test(test_decode_has_the_bits_of_forward),
         cmocka_unit_test(test_forward_of_a_prefix),
         cmocka_unit_test(test_backward),
+        cmocka_unit_test(test_borders_of_tiles),
+        cmocka_unit_test(test_decode_with_a_long_cache),
         cmocka_unit_test(test_reference_slope),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
