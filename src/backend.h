@@ -158,7 +158,8 @@ struct backend_ops {
     int abi;
     enum dtype act;      /* of activations */
     const char *name;    /* "cpu", "cuda" */
-    int width_multiple;  /* the model's widths (hidden, intermediate, heads, head size) are multiples of it */
+    int width_multiple;  /* the model's widths (hidden, intermediate, head size) are multiples of it */
+    int width_most, rank_most; /* the largest width, and the largest rank of adapters */
     int decode_multiple; /* a decode batch has a multiple of so many sequences (the rest idle, in slot kv_cache.slots - 1) */
     int trains_weights;  /* 1: masters, norms and embeddings may be trained; 0: adapters and the scalar head only */
     int host_memory;     /* 1: memory of the device is the host's */

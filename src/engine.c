@@ -51,9 +51,10 @@ static int check_widths(const struct engine *e)
     } widths[] = {{"hidden_size", a->hidden}, {"intermediate_size", a->intermediate}, {"the head size", a->head_dim}};
     const int multiple = e->be.ops->width_multiple;
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
-        if (widths[i].width % multiple != 0)
-            return error_set(ERR_FILE, "%s: %s is %d: the %s backend needs a multiple of %d; set run.device = \"cpu\"",
-                             e->settings->model.path, widths[i].name, widths[i].width, e->be.ops->name, multiple);
+        if (widths[i].width % multiple != 0 || widths[i].width > e->be.ops->width_most)
+            return error_set(ERR_FILE, "%s: %s is %d: the %s backend needs a multiple of %d up to %d; set run.device = \"cpu\"",
+                             e->settings->model.path, widths[i].name, widths[i].width, e->be.ops->name, multiple,
+                             e->be.ops->width_most);
     return 0;
 }
 
@@ -145,6 +146,9 @@ static int build_model(struct engine *e)
                               .outlier_threshold = (float)s->outlier_threshold,
                               .train_all = e->need.all_weights};
     model_init(&e->model, &e->folder.arch, &e->be, &o);
+    if (e->need.adapters && e->peft.r > e->be.ops->rank_most)
+        return error_set(ERR_INPUT, "the adapters' rank is %d (lora.r, or model.adapter's): the %s backend takes up to %d", e->peft.r,
+                         e->be.ops->name, e->be.ops->rank_most);
     if (e->need.adapters)
         TRY(lora_attach(&e->model, &e->peft, (uint64_t)e->settings->run.seed));
     if (e->need.value_head)

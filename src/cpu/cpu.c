@@ -3,6 +3,7 @@
 
 #include "hash.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -134,6 +135,8 @@ const struct backend_ops CPU(cpu_table) = {
     .act = DTYPE_F32,
     .name = "cpu",
     .width_multiple = 1,
+    .width_most = INT_MAX,
+    .rank_most = INT_MAX,
     .decode_multiple = 1,
     .trains_weights = 1,
     .host_memory = 1,

@@ -13,11 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The largest shapes that tests give to an operation; large ones on the CPU are of few tokens. */
-enum { MAX_TOKENS = 1100, MAX_HEAD_DIM = 128 };
-static const struct {
-    int width, vocab;
-} large = {24576, 20480}, small = {2048, 1024};
+/* What the workspace is for: wide rows, and many. Wider ones on the CPU are of fewer tokens. */
+static const struct shape {
+    int tokens, width;
+} large[] = {{256, 24576}, {1104, 2048}}, small[] = {{256, 2048}, {1104, 512}};
+enum { MAX_SEQ = 1104, MAX_HEAD_DIM = 128, VOCAB = 20480, SMALL_VOCAB = 1024 };
 
 bool ops_on_cuda(void)
 {
@@ -74,17 +74,26 @@ void *ops_zeros(struct backend *be, size_t bytes)
     return p;
 }
 
+static void set_workspace(struct backend *be)
+{
+    const struct shape *shape = ops_on_cuda() && !ops_small() ? large : small;
+    const int vocab = ops_small() ? SMALL_VOCAB : VOCAB;
+    size_t most = 0;
+    for (int i = 0; i < 2; i++) {
+        const size_t bytes = be->ops->workspace_bytes(be, shape[i].tokens, shape[i].width,
+                                                      shape[i].width, MAX_SEQ, MAX_HEAD_DIM, vocab);
+        most = bytes > most ? bytes : most;
+    }
+    be->ops->workspace_set(be, ops_zeros(be, most), most);
+}
+
 static void *run_one(const char *isa, int threads, ops_run *run, void *context, size_t bytes)
 {
     struct backend be;
     void *out = calloc(1, bytes + 1);
     assert_non_null(out);
     open_backend(&be, isa, threads, false);
-    const int width = ops_on_cuda() && !ops_small() ? large.width : small.width,
-              vocab = ops_small() ? small.vocab : large.vocab;
-    const size_t workspace =
-        be.ops->workspace_bytes(&be, MAX_TOKENS, width, width, MAX_TOKENS, MAX_HEAD_DIM, vocab);
-    be.ops->workspace_set(&be, ops_zeros(&be, workspace), workspace);
+    set_workspace(&be);
     run(&be, context, out);
     if (be.ops->sync(&be) != 0)
         fail_msg("%s", error_message());
