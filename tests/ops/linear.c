@@ -328,6 +328,7 @@ static void test_forward_by_number_of_rows(void **state)
     static const int length[] = {700, 1, N - 701};
     struct batch b = ops_batch(length, 3);
     int32_t from[N];
+    ops_tokens(N);
     for (int n = 0; n < N; n++)
         from[n] = N - 1 - n;
     for (int f = BF16; f < FORMATS; f++) {
@@ -349,6 +350,7 @@ static void test_forward_by_number_of_rows(void **state)
         layer_free(&y);
     }
     ops_batch_free(&b);
+    ops_tokens(0);
 }
 
 /* An adapter that the pass does not name changes nothing. */
@@ -709,10 +711,12 @@ static void test_backward_by_number_of_rows(void **state)
 {
     (void)state;
     static const int length[] = {700, 1, 0, 329};
+    ops_tokens(1030);
     check_backward(&formats[BF16], length, 72, 616, 2, false, 20, 0, false);
     check_backward(&formats[BF16], length, 72, 1112, 1, false, 1, 0.25f, false);
     check_backward(&formats[BF16 + 1], length, 136, 616, 1, false, 16, 0, false);
     check_backward(&formats[BF16 + 1], length, 40, 104, 3, false, 20, 0.25f, false);
+    ops_tokens(0);
 }
 
 /* A contribution of the limit's size or not finite is left out, and the lowest such element named. */

@@ -14,7 +14,7 @@
 #include <string.h>
 
 /* The largest shapes that tests give to an operation; large ones on the CPU are of few tokens. */
-enum { MAX_TOKENS = 1100, MAX_HEAD_DIM = 128 };
+enum { MAX_TOKENS = 256, MAX_HEAD_DIM = 128 };
 static const struct {
     int width, vocab;
 } large = {24576, 20480}, small = {2048, 1024};
@@ -66,6 +66,13 @@ int ops_width(int n)
     return (n + multiple - 1) / multiple * multiple;
 }
 
+static int max_tokens = MAX_TOKENS;
+
+void ops_tokens(int n)
+{
+    max_tokens = n > MAX_TOKENS ? n : MAX_TOKENS;
+}
+
 void *ops_zeros(struct backend *be, size_t bytes)
 {
     void *p = be->ops->region_alloc(be, "test", bytes > 0 ? bytes : 1);
@@ -83,7 +90,7 @@ static void *run_one(const char *isa, int threads, ops_run *run, void *context, 
     const int width = ops_on_cuda() && !ops_small() ? large.width : small.width,
               vocab = ops_small() ? small.vocab : large.vocab;
     const size_t workspace =
-        be.ops->workspace_bytes(&be, MAX_TOKENS, width, width, MAX_TOKENS, MAX_HEAD_DIM, vocab);
+        be.ops->workspace_bytes(&be, max_tokens, width, width, MAX_TOKENS, MAX_HEAD_DIM, vocab);
     be.ops->workspace_set(&be, ops_zeros(&be, workspace), workspace);
     run(&be, context, out);
     if (be.ops->sync(&be) != 0)

@@ -15,6 +15,7 @@ bool ops_on_cuda(void);
 bool ops_small(void);          /* only shapes that take the shim little time */
 bool ops_trains_weights(void); /* of the backend: masters, trained norms and embeddings */
 int ops_width(int n);          /* n, or the next width that the backend's models may have */
+void ops_tokens(int n);        /* of the largest batch that the runs to come give to linear layers and heads; 0: a few hundred */
 
 /* What a test runs: reads the context, calls operations of be, writes bytes to out, host memory, zeroed before. */
 typedef void ops_run(struct backend *be, void *context, void *out);
