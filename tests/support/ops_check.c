@@ -17,7 +17,7 @@
 enum { MAX_TOKENS = 256, MAX_HEAD_DIM = 128 };
 static const struct {
     int width, vocab;
-} large = {24576, 20480}, small = {2048, 1024};
+} large = {24576, 50304}, small = {2048, 1024};
 
 bool ops_on_cuda(void)
 {
