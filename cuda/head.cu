@@ -1,7 +1,8 @@
 /* Log-probabilities of the language-model head and the way back; sampling.cu draws from the same logits.
  *
- * Logits are made for so many rows at a time as the scratch holds (at most ROWS, of 256 MiB), over the whole vocabulary: the weights
- * are read once for all of these rows, a row's statistics and its gradient need no second product, and [n][V] never exists whole.
+ * Logits are made for so many rows at a time as the scratch holds (at most ROWS), over the whole vocabulary: the weights are read
+ * once for all of these rows, a row's statistics and its gradient need no second product, and [n][V] never exists whole. The
+ * gradients of the logits, in bf16, take the place of the logits.
  * The products are gemm.cu's. What is hard: the same bits whatever the number of rows, in evaluation and in sampling (head.cuh).
  */
 #include "cuda/gemm.h"
@@ -9,14 +10,15 @@
 #include "cuda/ops.h"
 
 enum {
-    ROWS = 512, /* enough that the products are bound by arithmetic, not by reading the weights */
-    ROWS_STEP = 64,           /* whole tiles of the products */
-    SCRATCH_MOST = 256 << 20, /* bytes, unless ROWS_STEP rows need more */
-    THREADS = 256,
-    COLUMNS =
-        2048, /* of a row, a block's of the kernels that go element by element: THREADS * PACK */
-    PART_WARPS = 4, /* of parts_kernel */
-    PART_THREADS = 128
+    ROWS = 1024,              /* from here on the products take their largest tiles */
+    ROWS_STEP = 64,           /* whole tiles of the products; so many at least */
+    SCRATCH_MOST = 640 << 20, /* bytes: ROWS rows of 150 thousand tokens */
+    PART_WARPS = 4,           /* parts_kernel */
+    PART_THREADS = 128,
+    SLOPE_THREADS = 512, /* slope_kernel */
+    SLOPE_TOKENS = 4096, /* SLOPE_THREADS * PACK */
+    THREADS = 256,       /* scatter_kernel, scaled_slope_kernel */
+    COLUMNS = 2048       /* THREADS * PACK */
 };
 
 static int64_t vocabulary_ld(int V)
@@ -26,8 +28,7 @@ static int64_t vocabulary_ld(int V)
 
 static size_t row_bytes(int H, int V)
 {
-    const size_t logits = (size_t)vocabulary_ld(V) * (sizeof(float) + sizeof(bf16));
-    return logits + (size_t)H * sizeof(float) +
+    return (size_t)vocabulary_ld(V) * sizeof(float) + (size_t)H * sizeof(float) +
            2 * (size_t)ceil_div(V, HEAD_PART) * sizeof(struct head_part);
 }
 
@@ -55,8 +56,7 @@ struct head_scratch head_scratch(struct backend *be, int n, int H, int V)
     s.parts = ceil_div(V, HEAD_PART);
     s.ld = vocabulary_ld(V);
     s.logits = (float *)cuda_scratch(be, (size_t)s.rows * each);
-    s.d = (bf16 *)(s.logits + s.rows * s.ld);
-    s.dx = (float *)(s.d + s.rows * s.ld);
+    s.dx = s.logits + s.rows * s.ld;
     s.all = (struct head_part *)(s.dx + (int64_t)s.rows * H);
     s.left = s.all + (int64_t)s.rows * s.parts;
     return s;
@@ -85,7 +85,7 @@ __device__ __forceinline__ struct head_part part_of(const float z[HEAD_LANE])
  *   logits [n][ld] float -> all, left [n][parts]
  * Block:   4 warps, a warp one part of one row: 32 logits a lane in registers (lane l has 4 l .. 4 l + 3 of each 128), no barrier
  * Launch:  grid (ceil(parts / 4), n); 128 threads; no shared memory
- * Bytes:   reads 4 n V, writes 24 n parts; bound by memory (n = 512, V = 50432: 103 MB)
+ * Bytes:   reads 4 n V, writes 24 n parts; bound by memory (n = 1024, V = 50432: 207 MB)
  * Same bits: a part's order is fixed and counted from token 0; nothing depends on n or on other rows
  * Limits:  n <= 65535 (head_scratch gives at most ROWS)
  */
@@ -164,35 +164,42 @@ __device__ __forceinline__ bool row_is_idle(const struct row_weights &w, int64_t
     return w.dlogprob && w.dlogprob[row] == 0 && !(w.dentropy && w.dentropy[row] != 0);
 }
 
-/* Gradients of the logits.
+/* Gradients of the logits, in their place.
  *   d[v] = factor (g ([v = target] - p_v) - h p_v (log p_v + entropy)),  p_v = e^(z_v - lse)
- *   logits [n][ld] float -> d [n][ld] bf16, zeros from V to ld; rows with g = h = 0 are left as they are
- * Block:   2048 tokens of a row, 8 a thread
- * Launch:  grid (ceil(ld / 2048), n); 256 threads; no shared memory
- * Bytes:   reads 4 n V, writes 2 n V; bound by memory (n = 512, V = 50432: 155 MB)
+ *   logits [n][ld] float become d [n][2 ld] bf16, of which the first ld of a row are written, zeros from V on; rows with g = h = 0
+ *   are left as they are
+ * Block:   one row, 4096 tokens at a time, 8 a thread. What is written lies over logits that were read before: of the same 4096 (the
+ *          barrier) or earlier ones
+ * Launch:  grid n; 512 threads; no shared memory
+ * Bytes:   reads 4 n V, writes 2 n V; bound by memory (n = 1024, V = 50432: 310 MB)
  * Same bits: element by element
  */
-__global__ void __launch_bounds__(THREADS)
-    slope_kernel(bf16 *d, const float *logits, int64_t ld, int V, struct row_weights w,
-                 const int32_t *target, float factor)
+__global__ void __launch_bounds__(SLOPE_THREADS)
+    slope_kernel(float *logits, int64_t ld, int V, struct row_weights w, const int32_t *target,
+                 float factor)
 {
-    const int64_t row = blockIdx.y;
-    const int first = (blockIdx.x * THREADS + threadIdx.x) * PACK;
-    if (first >= ld || row_is_idle(w, row))
+    const int64_t row = blockIdx.x;
+    if (row_is_idle(w, row))
         return;
     const float g = w.dlogprob ? w.dlogprob[row] * factor : factor,
                 h = w.dentropy ? w.dentropy[row] * factor : 0;
     const float lse = w.lse[row], entropy = w.dentropy ? w.entropy[row] : 0;
-    const int at = target[row] - first;
-    float z[PACK], out[PACK];
-    head_load4(z, logits + row * ld, first, V, factor);
-    head_load4(z + 4, logits + row * ld, first + 4, V, factor);
+    const int at = target[row];
+    logits += row * ld;
+    for (int first = 0; first < ld; first += SLOPE_TOKENS) {
+        const int v = first + (int)threadIdx.x * PACK;
+        float z[PACK], out[PACK];
+        head_load4(z, logits, v, V, factor);
+        head_load4(z + 4, logits, v + 4, V, factor);
 #pragma unroll
-    for (int i = 0; i < PACK; i++) {
-        const float log_p = z[i] - lse, slope = fmaf(-h, log_p + entropy, -g);
-        out[i] = z[i] == -INFINITY ? 0.0f : fmaf(expf(log_p), slope, i == at ? g : 0.0f);
+        for (int i = 0; i < PACK; i++) {
+            const float log_p = z[i] - lse, slope = fmaf(-h, log_p + entropy, -g);
+            out[i] = z[i] == -INFINITY ? 0.0f : fmaf(expf(log_p), slope, v + i == at ? g : 0.0f);
+        }
+        __syncthreads();
+        if (v < ld)
+            store_pack((bf16 *)logits + v, out);
     }
-    store_pack(d + row * ld + first, out);
 }
 
 /* Rows of float to where they belong, rounded to bf16.
@@ -256,10 +263,10 @@ static void backward_rows(struct backend *be, act_t *y, const int32_t *row,
 {
     const cudaStream_t stream = cuda_state(be)->stream;
     const int H = head->in;
-    LAUNCH(slope_kernel, dim3((unsigned)ceil_div(s->ld, COLUMNS), (unsigned)n), THREADS, 0, stream,
-           s->d, s->logits, s->ld, head->out, *w, target, factor);
+    LAUNCH(slope_kernel, (unsigned)n, SLOPE_THREADS, 0, stream, s->logits, s->ld, head->out, *w,
+           target, factor);
     cudaMemsetAsync(s->dx, 0, (size_t)n * (size_t)H * sizeof(float), stream);
-    gemm_logits_backward(be, s->dx, head, 0, head->out, s->d, s->ld, n);
+    gemm_logits_backward(be, s->dx, head, 0, head->out, (const bf16 *)s->logits, 2 * s->ld, n);
     LAUNCH(scatter_kernel, dim3((unsigned)ceil_div(H, COLUMNS), (unsigned)n), THREADS, 0, stream, y,
            s->dx, H, row, *w);
 }

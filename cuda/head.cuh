@@ -27,10 +27,9 @@ struct head_part {
 /* Scratch for the rows that are handled at once. */
 struct head_scratch {
     int rows, parts;
-    int64_t ld;                   /* of logits and d: the vocabulary, rounded up to 64 */
-    float *logits;                /* [rows][ld], not divided by the temperature */
-    bf16 *d;                      /* [rows][ld] gradients of the logits */
-    float *dx;                    /* [rows][H] */
+    int64_t ld;    /* of logits: the vocabulary, rounded up to 64 */
+    float *logits; /* [rows][ld], not tempered; in the way back d, bf16 [rows][2 ld] */
+    float *dx;     /* [rows][H] */
     struct head_part *all, *left; /* [rows][parts]: of all tokens; of those that may be drawn */
 };
 

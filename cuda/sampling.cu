@@ -41,8 +41,8 @@ struct edge {
 
 __device__ __forceinline__ int first_slot(float z, float max)
 {
-    return (int)fminf((max - z) * SLOTS_A_UNIT,
-                      SLOTS - 1); /* grows as z falls, as rounding keeps order */
+    return (int)fminf((max - z) * (float)SLOTS_A_UNIT,
+                      (float)(SLOTS - 1)); /* grows as z falls, as rounding keeps order */
 }
 
 /* Slot of a logit at a level; -1: it is not among those that the levels before have chosen. */

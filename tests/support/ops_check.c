@@ -17,7 +17,7 @@
 static const struct shape {
     int tokens, width;
 } large[] = {{256, 24576}, {1104, 2048}}, small[] = {{256, 2048}, {1104, 512}};
-enum { MAX_SEQ = 1104, MAX_HEAD_DIM = 128, VOCAB = 20480, SMALL_VOCAB = 1024 };
+enum { MAX_SEQ = 1104, MAX_HEAD_DIM = 128, VOCAB = 50304, SMALL_VOCAB = 1024 };
 
 bool ops_on_cuda(void)
 {
