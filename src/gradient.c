@@ -4,12 +4,15 @@
 
 #include "comm.h"
 #include "error.h"
+#include "log.h"
 
 void gradient_init(struct gradient *g, struct model *m, struct comm *comm, bool share_device)
 {
     const struct backend_ops *ops = m->be->ops;
     *g = (struct gradient){.model = m, .comm = comm};
     g->on_device = comm_size(comm) > 1 && ops->reduce_start && !share_device;
+    if (comm_size(comm) > 1 && !ops->reduce_start && !ops->host_memory && !share_device)
+        log_warn("the %s backend was built without NCCL: the sums over ranks go through the host, which is slower", ops->name);
 }
 
 void gradient_layout(struct gradient *g, struct arena *a)

@@ -10,6 +10,7 @@
 #include "document.h"
 #include "error.h"
 #include "hf_folder.h"
+#include "gradient.h"
 #include "lora.h"
 #include "micro_batch.h"
 #include "optimizer.h"
