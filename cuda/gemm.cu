@@ -13,7 +13,7 @@ typedef tile<1, 8, 4, 1, 4, SHARED_MOST> tile_64;     /* 64 x 64 */
 typedef tile<2, 8, 4, 1, 1, SHARED_DEFAULT> tile_mid; /* 128 x 64 */
 typedef tile<4, 8, 2, 4, 1, SHARED_MOST> tile_many;   /* 128 x 256 */
 
-enum { MANY_TOKENS = 1024 };
+enum { MANY_TOKENS = 512 };
 
 /* A stage of both operands in shared memory: the slabs of the weights, then those of the tokens. W: bf16 or int8_t. */
 template <class T, class W> struct stage {

@@ -14,7 +14,7 @@
 typedef tile<2, 8, 4, 1, 1, SHARED_MOST> tile_mid;  /* 128 inputs x 64 tokens */
 typedef tile<4, 8, 2, 4, 1, SHARED_MOST> tile_many; /* 128 x 256 */
 
-enum { MANY_TOKENS = 1024, STAGES = 4 };
+enum { MANY_TOKENS = 512, STAGES = 4 };
 
 /* A matrix to multiply by, with its terms: rows of weight [count][ld], of gradients [N][ld_d], zeros from count to the next multiple
  * of 8, ld_d a multiple of 8. */
