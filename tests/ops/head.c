@@ -121,7 +121,8 @@ static void test_logprob(void **state)
         check_logprob(1, ops_width(1), 1, 1, types[t], 1);
         check_logprob(2, ops_width(7), 3, 4, types[t], 1);
         check_logprob(33, ops_width(20), 9, 5, types[t], 0.7f);
-        check_logprob(50, 16, 10, ops_small() ? 20 : 130, types[t], 1); /* more than are done at once */
+        check_logprob(50, 16, 10, ops_small() ? 20 : 130, types[t],
+                      1); /* more than are done at once */
         check_logprob(515, 40, 4, 3, types[t], 1.3f);
         if (!ops_small())
             check_logprob(1003, 520, 4, 3, types[t], 1.3f);
@@ -140,7 +141,6 @@ static void test_logprob_by_number_of_rows(void **state)
     head_init(&head, V, H, DTYPE_BF16, 3);
     float *x = ops_random(N * H, 2, 1);
     int32_t row[N], target[N];
-    ops_tokens(N);
     for (int i = 0; i < N; i++) {
         row[i] = N - 1 - i;
         target[i] = i * 13 % V;
@@ -156,7 +156,6 @@ static void test_logprob_by_number_of_rows(void **state)
         assert_memory_equal(got + 3 * n, all + 3 * N, (size_t)n * V * sizeof *got);
         free(got);
     }
-    ops_tokens(0);
     free(all);
     free(x);
     layer_free(&head);
@@ -388,9 +387,7 @@ static void test_logprob_backward(void **state)
         check_backward(length, V, H, DTYPE_F32, 0.7f, false, false, true);
         check_backward(length, V, H, DTYPE_F16, 1, false, false, true);
     }
-    ops_tokens(600);
     check_backward(many, 51, ops_width(33), DTYPE_BF16, 1, true, false, false);
-    ops_tokens(0);
 }
 
 /* A contribution of the limit's size is left out; the lowest of its elements is named. */
