@@ -340,7 +340,7 @@ static void test_forward_by_number_of_rows(void **state)
     int32_t from[N];
     for (int n = 0; n < N; n++)
         from[n] = N - 1 - n;
-    for (int f = BF16; f < FORMATS; f++) {
+    for (int f = BF16; f <= BF16 + 1; f++) { /* llm.int8: below */
         const int in = f == BF16 + 1 ? 1112 : 616;
         const float dropout = f & 1 ? 0.25f : 0;
         struct layer y;
