@@ -1,7 +1,8 @@
-/* Forward products in bf16 on tensor cores: linear layers with floating weights or with int8 codes that are expanded on the way from
- * shared memory to the fragments (dequant), and logits. gemm_tile.cuh has the order of sums and the tiles; the number of tokens
- * alone chooses among shapes. Few tokens (decode) are bound by the weights' bytes: narrow tiles in small blocks, so that 6144
- * outputs fill a device, and stages of 128 inputs, so that a row of codes is read in whole lines. Many are bound by the tensor cores.
+/* Forward products in bf16 on tensor cores: linear layers with floating weights or with int8 codes that are expanded on the way
+ * from shared memory to the fragments (dequant), and logits. gemm_tile.cuh has the order of sums and the tiles; the number of
+ * tokens alone chooses among shapes. Few tokens (decode) are bound by the weights' bytes: narrow tiles in small blocks, so that
+ * 6144 outputs fill a device, and stages of 128 inputs, so that a row of codes is read in whole lines. Many are bound by the
+ * tensor cores.
  */
 #include "cuda/epilogue.cuh"
 #include "cuda/gemm_tile.cuh"
@@ -13,7 +14,7 @@ typedef tile<1, 8, 4, 1, 4, SHARED_MOST> tile_64;     /* 64 x 64 */
 typedef tile<2, 8, 4, 1, 1, SHARED_DEFAULT> tile_mid; /* 128 x 64 */
 typedef tile<4, 8, 2, 4, 1, SHARED_MOST> tile_many;   /* 128 x 256 */
 
-enum { MANY_TOKENS = 1024 };
+enum { MANY_TOKENS = 512 };
 
 /* A stage of both operands in shared memory: the slabs of the weights, then those of the tokens. W: bf16 or int8_t. */
 template <class T, class W> struct stage {
@@ -45,8 +46,8 @@ template <class T> __device__ __forceinline__ void rows_of(int row[T::X_COPIES],
 
 /* Starts the copies of inputs k .. k + K - 1. Row 8 e + g of a warp's weights is output E g + e. */
 template <class T, class W>
-__device__ __forceinline__ void fill(unsigned char *to, const struct forward_product &p, struct tile_at tile, const int row[T::X_COPIES],
-                                     int k)
+__device__ __forceinline__ void fill(unsigned char *to, const struct forward_product &p, struct tile_at tile,
+                                     const int row[T::X_COPIES], int k)
 {
     typedef stage<T, W> S;
 #pragma unroll
@@ -132,10 +133,12 @@ __device__ __forceinline__ void rest_of(float rest[ROWS][T::E], const struct for
 
 /* Fragments nt .. nt + ROWS - 1 of a column of the lane's tokens. */
 template <class T, int ROWS, class Y>
-__device__ __forceinline__ void store(Y *y, const struct forward_product &p, const float acc[T::MT][T::NT][4], const float scale[T::E],
-                                      const float rest[ROWS][T::E], struct tile_at at, int column, int nt)
+__device__ __forceinline__ void store(Y *y, const struct forward_product &p, const float acc[T::MT][T::NT][4],
+                                      const float scale[T::E], const float rest[ROWS][T::E], struct tile_at at, int column,
+                                      int nt)
 {
-    const bool whole = at.m + T::E <= p.out && p.ld_y * sizeof(Y) % 16 == 0 && (uintptr_t)y % 16 == 0;
+    /* activations end with a lane's outputs, logits anywhere */
+    const bool whole = at.m + T::E <= p.out && (sizeof(Y) == sizeof(bf16) || (p.ld_y % 4 == 0 && (uintptr_t)y % 16 == 0));
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
         const int n = at.n + column + 8 * (nt + i);
@@ -148,18 +151,18 @@ __device__ __forceinline__ void store(Y *y, const struct forward_product &p, con
         Y *to = y + n * p.ld_y + at.m;
         if (whole)
             store_values<T::E>(to, v);
-        else
+        else if constexpr (sizeof(Y) == sizeof(float))
 #pragma unroll
             for (int e = 0; e < T::E; e++)
                 if (at.m + e < p.out)
-                    store_value(to + e, v[e]);
+                    to[e] = v[e];
     }
 }
 
 /* y[n][o] = epilogue(sum_k x[n][k] W[o][k]).
  * Block:   a tile of M outputs x N tokens; a pipeline of cp.async stages, one barrier a stage. Few tokens: bias and adapter are summed
  *          up while the first stages arrive; many: after the sums, 4 fragments at a time, as registers hold no more
- * Launch:  a block a tile; THREADS = 64 .. 256; 42 .. 97.5 KiB of dynamic shared memory (stage::BYTES * STAGES)
+ * Launch:  a block a tile; THREADS = 64 .. 256; 37.5 .. 98.3 KiB of dynamic shared memory (stage::BYTES * STAGES)
  * Bytes:   few tokens: every weight once, x once a tile of outputs (from the second-level cache); codes cost 4 instructions a pair
  * Same bits: an output's sum is one chain of mma over ascending slabs in every shape, of its own token and output alone
  * Limits:  in % 8 == 0, any N >= 1; out % 8 == 0 with an epilogue, else any

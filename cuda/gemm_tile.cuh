@@ -1,13 +1,13 @@
-/* Tiles of bf16 products on tensor cores, shared by forward (gemm.cu) and backward (linear_backward.cu): shapes, copies into shared
- * memory, fragments. A block multiplies M outputs by N tokens; operands arrive by slabs of 32 k.
+/* Tiles of bf16 products on tensor cores, shared by forward (gemm.cu) and backward (linear_backward.cu): shapes, order of sums,
+ * fragments. A block multiplies M outputs by N tokens; operands arrive by slabs of 32 k.
  *
  * Order of a sum, the same in every shape: slabs ascending; a slab is two steps of mma.m16n8k16, the first takes its k with
  * k % 8 < 4, the second those with k % 8 >= 4. So lane (g, t) needs elements 8t .. 8t + 7 of a row, which lie side by side:
  *
  *   step 0: columns 2t, 2t+1, 2t+8, 2t+9 of the fragments are k = 8t, 8t+1, 8t+2, 8t+3 of the slab; step 1: 8t+4 .. 8t+7
  *
- * A row of a slab of bf16 is 64 bytes, of codes 32, rows one behind the other without padding or swizzle. An eighth (quarter) of a
- * warp reads 128 bytes in one piece: no bank conflicts.
+ * A row of a slab of bf16 is 64 bytes, of codes 32, one behind the other without padding or swizzle: a warp's reads of 16 (8)
+ * bytes a lane are whole lines of 128, no bank conflicts.
  *
  * Which output a row of the A operand is, is free: a lane gets E = 2 MT outputs side by side, row (mt, h, g) of a warp being output
  * E g + 2 mt + h. So a lane stores 16 bytes of a token's outputs (MT = 4) straight from its registers.
@@ -27,8 +27,8 @@ enum {
     STAGES_MOST = 8
 };
 
-/* A warp has MT x NT fragments of 16 outputs x 8 tokens, the block WARPS_M x WARPS_N warps. A stage of the pipeline is SLABS slabs of
- * both operands; there are as many stages as fit into ROOM bytes. */
+/* A warp has MT x NT fragments of 16 outputs x 8 tokens, the block WARPS_M x WARPS_N warps. A stage of the pipeline is SLABS slabs
+ * of both operands; there are as many stages as fit into ROOM bytes. */
 template <int MT_, int NT_, int WARPS_M_, int WARPS_N_, int SLABS_, int ROOM_> struct tile {
     static constexpr int MT = MT_, NT = NT_, WARPS_M = WARPS_M_, SLABS = SLABS_, ROOM = ROOM_;
     static constexpr int E = 2 * MT, WARP_M = 16 * MT, WARP_N = 8 * NT;
@@ -99,16 +99,6 @@ __device__ __forceinline__ uint32_t expand_codes(uint32_t w)
 {
     const uint32_t low = (w & 0x007f007fu) | 0x43004300u, sign = (w & 0x00800080u) | 0x43004300u;
     return fma_bf16x2(sign, 0xbf80bf80u, low); /* low - sign */
-}
-
-__device__ __forceinline__ void store_value(bf16 *p, float v)
-{
-    *p = __float2bfloat16_rn(v);
-}
-
-__device__ __forceinline__ void store_value(float *p, float v)
-{
-    *p = v;
 }
 
 /* E values of a token's outputs, side by side. p is aligned to their size. */

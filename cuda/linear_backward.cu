@@ -14,7 +14,7 @@
 typedef tile<2, 8, 4, 1, 1, SHARED_MOST> tile_mid;  /* 128 inputs x 64 tokens */
 typedef tile<4, 8, 2, 4, 1, SHARED_MOST> tile_many; /* 128 x 256 */
 
-enum { MANY_TOKENS = 1024, STAGES = 4 };
+enum { MANY_TOKENS = 512, STAGES = 4 };
 
 /* A matrix to multiply by, with its terms: rows of weight [count][ld], of gradients [N][ld_d], zeros from count to the next multiple
  * of 8, ld_d a multiple of 8. */
@@ -24,7 +24,7 @@ struct term {
     const bf16 *d;
     int64_t ld_d;
     int count;
-    int end;    /* slabs up to here, those of the terms before in its chain included */
+    int end; /* slabs up to here, those of the terms before in its chain included */
 };
 
 struct backward_product {
@@ -47,8 +47,8 @@ __device__ __forceinline__ int swizzle(int k)
 }
 
 template <class T, class W>
-__device__ __forceinline__ void fill(unsigned char *to, const struct backward_product &p, const struct term *term, struct tile_at tile,
-                                     int slab)
+__device__ __forceinline__ void fill(unsigned char *to, const struct backward_product &p, const struct term *term,
+                                     struct tile_at tile, int slab)
 {
     int first_slab = 0;
     while (slab >= term->end)
@@ -86,8 +86,7 @@ template <class W> __device__ __forceinline__ uint32_t pair_of(const uint32_t *l
         return __byte_perm(low[e / 2], high[e / 2], e % 2 ? 0x7632 : 0x5410);
 }
 
-template <class T, class W>
-__device__ __forceinline__ void multiply(float acc[T::MT][T::NT][4], const unsigned char *from)
+template <class T, class W> __device__ __forceinline__ void multiply(float acc[T::MT][T::NT][4], const unsigned char *from)
 {
     constexpr int ROW = T::M * (int)sizeof(W), BYTES = T::E * (int)sizeof(W);
     const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
@@ -244,8 +243,8 @@ size_t gemm_workspace(int max_tokens, int, int)
     return (size_t)max_tokens * LORA_MOST * (sizeof(float) + GROUP_MAX * sizeof(bf16));
 }
 
-void cuda_linear_backward(struct backend *be, act_t *dx, struct linear *const *l, const act_t *const *dy, int n_linears, const act_t *x,
-                          int N, const struct linear_pass *pass, struct grads *g)
+void cuda_linear_backward(struct backend *be, act_t *dx, struct linear *const *l, const act_t *const *dy, int n_linears,
+                          const act_t *x, int N, const struct linear_pass *pass, struct grads *g)
 {
     if (cuda_failed(be))
         return;
@@ -282,8 +281,8 @@ void cuda_linear_backward(struct backend *be, act_t *dx, struct linear *const *l
     cuda_check(be, "linear_backward");
 }
 
-void gemm_logits_backward(struct backend *be, float *out, const struct linear *head, int first, int count, const act_t *d, int64_t ld_d,
-                          int n)
+void gemm_logits_backward(struct backend *be, float *out, const struct linear *head, int first, int count, const act_t *d,
+                          int64_t ld_d, int n)
 {
     CHECK(head->in % PACK == 0 && ld_d % PACK == 0 && head->dtype != DTYPE_I8, "a head of %d inputs, type %d", head->in,
           (int)head->dtype);

@@ -50,8 +50,10 @@ void cuda_linear_refresh(struct backend *be, struct linear *l)
         CHECK(a->r >= 1 && a->r <= LORA_MOST, "an adapter of rank %d", a->r);
         const int ranks = lora_ranks(a->r), in_ld = linear_ld(l->in), out_ld = linear_ld(l->out);
         a->b_packed = (bf16 *)a->a_packed + (size_t)ranks * in_ld;
-        LAUNCH(lora_pack, dim3(ceil_div(in_ld, 256), ranks), 256, 0, stream, (bf16 *)a->a_packed, a->a, l->in, 1, a->r, l->in, in_ld);
-        LAUNCH(lora_pack, dim3(ceil_div(out_ld, 256), ranks), 256, 0, stream, (bf16 *)a->b_packed, a->b, 1, a->r, a->r, l->out, out_ld);
+        LAUNCH(lora_pack, dim3(ceil_div(in_ld, 256), ranks), 256, 0, stream, (bf16 *)a->a_packed, a->a, l->in, 1, a->r, l->in,
+               in_ld);
+        LAUNCH(lora_pack, dim3(ceil_div(out_ld, 256), ranks), 256, 0, stream, (bf16 *)a->b_packed, a->b, 1, a->r, a->r, l->out,
+               out_ld);
     }
     cuda_check(be, "linear_refresh");
 }
@@ -59,10 +61,10 @@ void cuda_linear_refresh(struct backend *be, struct linear *l)
 /* --- projections --- */
 
 struct projection {
-    const bf16 *a;       /* [ranks][linear_ld(in)] */
-    const bf16 *x;       /* [N][in] */
-    float *t;            /* [N][ld_t], columns below width written */
-    bf16 *rounded;       /* [N][ranks], or NULL */
+    const bf16 *a; /* [ranks][linear_ld(in)] */
+    const bf16 *x; /* [N][in] */
+    float *t;      /* [N][ld_t], columns below width written */
+    bf16 *rounded; /* [N][ranks], or NULL */
     int in, N, width, ld_t, ranks;
     float scale;
     struct dropout dropout;
@@ -211,7 +213,8 @@ __device__ __forceinline__ void fill_tokens(struct token_tile *to, const struct 
     const int column0 = blockIdx.x * COLUMNS, j0 = blockIdx.y * RANKS;
 #pragma unroll
     for (int i = 0; i < TOKENS * COLUMNS / PACK / GRADIENT_THREADS; i++) {
-        const int copy = threadIdx.x + i * GRADIENT_THREADS, at = copy / (COLUMNS / PACK), column = copy % (COLUMNS / PACK) * PACK;
+        const int copy = threadIdx.x + i * GRADIENT_THREADS, at = copy / (COLUMNS / PACK),
+                  column = copy % (COLUMNS / PACK) * PACK;
         const bool valid = n + at < end && column0 + column < p.columns;
         copy_async16(&to->wide[at][column], p.wide + (valid ? (int64_t)(n + at) * p.columns + column0 + column : 0), valid);
     }

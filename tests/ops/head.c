@@ -121,13 +121,44 @@ static void test_logprob(void **state)
         check_logprob(1, ops_width(1), 1, 1, types[t], 1);
         check_logprob(2, ops_width(7), 3, 4, types[t], 1);
         check_logprob(33, ops_width(20), 9, 5, types[t], 0.7f);
-        check_logprob(50, 16, 10, ops_small() ? 20 : 130, types[t], 1); /* more than are done at once */
+        check_logprob(50, 16, 10, ops_small() ? 20 : 130, types[t],
+                      1); /* more than are done at once */
         check_logprob(515, 40, 4, 3, types[t], 1.3f);
         if (!ops_small())
             check_logprob(1003, 520, 4, 3, types[t], 1.3f);
     }
     if (!ops_small())
         check_logprob(20011, 136, 2, 2, DTYPE_BF16, 1);
+}
+
+/* A backend may multiply few rows by other kernels than many: a row has the same bits among any number. */
+static void test_logprob_by_number_of_rows(void **state)
+{
+    (void)state;
+    enum { N = 600, V = 51, H = 40 };
+    static const int number[] = {1, 9, 17, 33, 65, 130};
+    struct layer head;
+    head_init(&head, V, H, DTYPE_BF16, 3);
+    float *x = ops_random(N * H, 2, 1);
+    int32_t row[N], target[N];
+    for (int i = 0; i < N; i++) {
+        row[i] = N - 1 - i;
+        target[i] = i * 13 % V;
+    }
+    struct logprob c = {&head, x, N, {N, row, target}, 0.9f};
+    float *all = ops_once(run_logprob, &c, N * (3 + V) * sizeof *all, 2);
+    for (int i = 0; i < (int)(sizeof number / sizeof *number); i++) {
+        const int n = number[i];
+        c.rows.n = n;
+        float *got = ops_once(run_logprob, &c, (size_t)n * (3 + V) * sizeof *got, 2);
+        for (int j = 0; j < 3; j++)
+            assert_memory_equal(got + j * n, all + j * N, (size_t)n * sizeof *got);
+        assert_memory_equal(got + 3 * n, all + 3 * N, (size_t)n * V * sizeof *got);
+        free(got);
+    }
+    free(all);
+    free(x);
+    layer_free(&head);
 }
 
 /* Logits far apart: one token has it all, the entropy is 0. */
@@ -287,10 +318,9 @@ static void check_sequences(const struct backward *c, const int64_t *got)
     free(total);
 }
 
-static void check_backward(int V, int H, enum dtype dtype, float temperature, bool entropy,
-                           bool master, bool by_slope)
+static void check_backward(const int length[4], int V, int H, enum dtype dtype, float temperature,
+                           bool entropy, bool master, bool by_slope)
 {
-    static const int length[] = {7, 1, 90, 12}; /* 90: more rows than are done at once */
     struct batch b = ops_batch(length, 4);
     const int64_t N = b.n_tokens;
     struct layer head;
@@ -344,18 +374,20 @@ static void check_backward(int V, int H, enum dtype dtype, float temperature, bo
 static void test_logprob_backward(void **state)
 {
     (void)state;
-    static const int shape[][2] = {{2, 1}, {33, 7}, {64, 20}, {530, 18}};
+    static const int length[] = {7, 1, 90, 12}; /* 90: more rows than are done at once */
+    static const int many[] = {530, 1, 0, 40}, shape[][2] = {{2, 1}, {33, 7}, {64, 20}, {530, 18}};
     for (int i = 0; i < (ops_small() ? 3 : 4); i++) {
         const int V = shape[i][0], H = ops_width(shape[i][1]);
         const bool master = ops_trains_weights();
-        check_backward(V, H, DTYPE_F32, 1, false, false, false);
-        check_backward(V, H, DTYPE_F32, 0.7f, true, master, false);
-        check_backward(V, H, DTYPE_F32, 1, false, master, false);
-        check_backward(V, H, DTYPE_F16, 1.3f, true, false, false);
-        check_backward(V, H, DTYPE_BF16, 1, true, false, false);
-        check_backward(V, H, DTYPE_F32, 0.7f, false, false, true);
-        check_backward(V, H, DTYPE_F16, 1, false, false, true);
+        check_backward(length, V, H, DTYPE_F32, 1, false, false, false);
+        check_backward(length, V, H, DTYPE_F32, 0.7f, true, master, false);
+        check_backward(length, V, H, DTYPE_F32, 1, false, master, false);
+        check_backward(length, V, H, DTYPE_F16, 1.3f, true, false, false);
+        check_backward(length, V, H, DTYPE_BF16, 1, true, false, false);
+        check_backward(length, V, H, DTYPE_F32, 0.7f, false, false, true);
+        check_backward(length, V, H, DTYPE_F16, 1, false, false, true);
     }
+    check_backward(many, 51, ops_width(33), DTYPE_BF16, 1, true, false, false);
 }
 
 /* A contribution of the limit's size is left out; the lowest of its elements is named. */
@@ -598,6 +630,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_logprob),
+        cmocka_unit_test(test_logprob_by_number_of_rows),
         cmocka_unit_test(test_logprob_of_a_sure_row),
         cmocka_unit_test(test_logprob_backward),
         cmocka_unit_test(test_logprob_backward_refuses_large_contributions),

@@ -334,14 +334,14 @@ static void test_forward_by_number_of_rows(void **state)
 {
     (void)state;
     enum { N = 1030 };
-    static const int number[] = {1, 7, 8, 9, 16, 17, 33, 64, 65, 130, N};
+    static const int number[] = {1, 7, 8, 9, 16, 17, 33, 64, 65, 130, 520};
     static const int length[] = {700, 1, N - 701};
     struct batch b = ops_batch(length, 3);
     int32_t from[N];
     for (int n = 0; n < N; n++)
         from[n] = N - 1 - n;
-    for (int f = BF16; f < FORMATS; f++) {
-        const int in = f & 1 ? 1112 : 616;
+    for (int f = BF16; f <= BF16 + 1; f++) { /* llm.int8: below */
+        const int in = f == BF16 + 1 ? 1112 : 616;
         const float dropout = f & 1 ? 0.25f : 0;
         struct layer y;
         layers_init(&y, 1, &formats[f], in, 24, true, 20, dropout);
