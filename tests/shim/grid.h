@@ -30,12 +30,13 @@ struct copy {
 
 struct thread {
     uint3 index;
-    int lane, warp;
+    int lane;
+    bool exited;
+    struct warp *warp;
+    struct thread *next; /* of the warp's ring */
     struct fiber *fiber; /* NULL before it has begun */
-    bool waits;
-    place at; /* where it waits */
+    unsigned group;      /* of the copies to come */
     std::vector<struct copy> copies;
-    unsigned group; /* of the copies to come */
 };
 
 struct block {

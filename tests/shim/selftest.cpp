@@ -734,7 +734,7 @@ static void expect_success(const char *name, char *setting)
 
 static void test_what_ends_the_process()
 {
-    expect_message("deadlock", NULL, "kernel some_threads_wait", "block (0,0,0) thread (0,0,0)",
+    expect_message("deadlock", NULL, "kernel some_threads_wait", "block (0,0,0) thread (40,0,0)",
                    "deadlock");
     expect_message("divergence", NULL, "kernel two_barriers", "thread (33,0,0)", "divergence");
     expect_message("exited", NULL, "kernel lane_stays_away", "lane 3", "exited");
