@@ -12,7 +12,9 @@
 #include "fiber.h"
 #include "order.h"
 
+#include <algorithm>
 #include <link.h>
+#include <map>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -254,10 +256,9 @@ static void block_begin(unsigned first_lane)
         struct thread *t = &threads[i];
         t->fiber = NULL;
         t->exited = false;
-        if (t->group > 0 || !t->copies.empty()) {
-            t->group = 0;
-            t->copies.clear();
-        }
+        t->copies.group = 0;
+        t->copies.made = 0;
+        t->copies.list.clear();
     }
     for (int i = 0; i < n_threads / LANES; i++) {
         struct warp *w = &warps[i];
@@ -371,17 +372,50 @@ void check_shared(const void *p, size_t bytes, const char *operation)
 }
 #endif
 
-static void shared_poison()
+/* What of the static shared memory a kernel writes to, as seen after the first block of its first launches: filling all of it
+ * before each block would take longer than most blocks. */
+struct extent {
+    size_t low, high;
+    int n_looks;
+};
+enum { LOOKS = 4 };
+static std::map<const void *, struct extent> extents; /* by the kernel */
+
+static struct extent *extent_begin(const void *kernel)
 {
-    if (block.shared)
-        memset(block.shared, 0xff, block.shared_bytes);
-    if (static_shared)
+    struct extent *e = &extents[kernel];
+    if (e->n_looks < LOOKS && static_shared_bytes > 0)
         memset(static_shared, 0xff, static_shared_bytes);
+    return e;
+}
+
+static void extent_look(struct extent *e)
+{
+    size_t low = 0, high = static_shared_bytes;
+    if (e->n_looks == LOOKS)
+        return;
+    e->n_looks++;
+    while (low < high && static_shared[low] == 0xff)
+        low++;
+    while (low < high && static_shared[high - 1] == 0xff)
+        high--;
+    if (low == high)
+        return;
+    e->low = e->high == 0 ? low : std::min(low, e->low);
+    e->high = std::max(high, e->high);
+}
+
+static void shared_poison(const struct extent *e)
+{
+    if (block.shared_bytes > 0)
+        memset(block.shared, 0xff, block.shared_bytes);
+    if (e->high > e->low)
+        memset(static_shared + e->low, 0xff, e->high - e->low);
 }
 
 /* --- grids --- */
 
-void grid_run(const char *kernel, dim3 grid, dim3 dim, size_t shared_bytes,
+void grid_run(const char *kernel, const void *function, dim3 grid, dim3 dim, size_t shared_bytes,
               void (*run)(const void *), const void *what)
 {
     fault_watch();
@@ -400,6 +434,7 @@ void grid_run(const char *kernel, dim3 grid, dim3 dim, size_t shared_bytes,
     closure = what;
     shared_open(shared_bytes);
     const uint64_t n_blocks = (uint64_t)grid.x * grid.y * grid.z;
+    struct extent *const extent = extent_begin(function);
     order_begin(n_blocks, n_threads / LANES);
     for (uint64_t i = 0; i < n_blocks; i++) {
         const uint64_t b = order_block(i);
@@ -410,8 +445,10 @@ void grid_run(const char *kernel, dim3 grid, dim3 dim, size_t shared_bytes,
         if (i == 0 || !order_is_ascending)
             rings_make(lanes);
         block_begin(lanes[0]);
-        shared_poison();
+        shared_poison(extent);
         block_run();
+        if (i == 0)
+            extent_look(extent);
     }
     shared_close();
     block.kernel = NULL;

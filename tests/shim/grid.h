@@ -28,6 +28,13 @@ struct copy {
     unsigned group;
 };
 
+/* A thread's copies, oldest first; those before `made` have been made. */
+struct copies {
+    std::vector<struct copy> list;
+    size_t made;
+    unsigned group; /* of the copies to come */
+};
+
 struct thread {
     uint3 index;
     int lane;
@@ -35,8 +42,7 @@ struct thread {
     struct warp *warp;
     struct thread *next; /* of the warp's ring */
     struct fiber *fiber; /* NULL before it has begun */
-    unsigned group;      /* of the copies to come */
-    std::vector<struct copy> copies;
+    struct copies copies;
 };
 
 struct block {
@@ -66,7 +72,7 @@ void barrier(place at);
 void check_shared(const void *p, size_t bytes, const char *operation);
 
 /* Runs body(closure) once a thread. */
-void grid_run(const char *kernel, dim3 grid, dim3 dim, size_t shared_bytes,
+void grid_run(const char *kernel, const void *function, dim3 grid, dim3 dim, size_t shared_bytes,
               void (*body)(const void *), const void *closure);
 
 } // namespace shim
