@@ -1,13 +1,20 @@
-/* Runs grids. The threads that can go on stand in a queue. One that waits takes the next from the queue and switches to it; the last
- * to arrive at a meeting puts the others back into the queue. When the queue is empty and threads are left, they wait for
- * something that cannot come. Fibers are kept: a fiber whose thread has ended runs the next fresh one. */
+/* Runs grids. A fiber that waits switches to the thread that runs next; there is no scheduler between.
+ *
+ * The lanes of a warp stand in a ring and run in its order, each up to the next meeting or barrier. So whoever arrives goes on in the
+ * next of the ring, which cannot have arrived yet; the last to arrive does the meeting's work and goes on itself. When all lanes of a
+ * warp wait at the block's barrier, or have exited, the next warp runs. Lanes of one warp at a meeting and at a barrier at the same
+ * time would wait for ever: that is seen as the second of them arrives. Fibers are kept: one whose thread has ended runs the next
+ * fresh one, without a switch.
+ */
 #include "grid.h"
 
 #include "fault.h"
 #include "fiber.h"
 #include "order.h"
 
+#include <algorithm>
 #include <link.h>
+#include <map>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,27 +27,24 @@ namespace shim {
 struct thread *current;
 struct block block;
 
-/* Lanes that have come to where their warp meets. */
 struct warp {
-    int live, arrived;
-    perform *work;
-    place at;
-    void *part[LANES];
+    int live, met,
+        barred;    /* lanes that have not exited; that have come to a meeting; to the barrier */
+    perform *work; /* of the meeting */
+    place at;      /* of the meeting */
+    struct thread *position; /* runs next, when the warp does */
+    void *part[LANES];       /* NULL for lanes that have exited */
 };
-
-enum { QUEUE = 2 * THREADS_MOST }; /* a power of two */
 
 static struct thread threads[THREADS_MOST];
 static struct warp warps[WARPS_MOST];
-static struct thread *queue[QUEUE];
-static unsigned queue_head, queue_tail;
-static int n_threads, live, arrived; /* of the block; arrived at its barrier */
+static int n_threads, live, barred; /* of the block: threads; not exited; at the barrier */
 static place barrier_at;
 static std::vector<struct fiber *> idle;
 static int n_fibers;
 static void (*body)(const void *);
 static const void *closure;
-static const unsigned *lane_order, *warp_order;
+static const unsigned *warp_order;
 
 /* --- messages --- */
 
@@ -60,59 +64,31 @@ void broken(const char *format, ...)
     abort();
 }
 
-static bool same(place a, place b)
+static bool differ(place a, place b)
 {
-    return a.line() == b.line() &&
-           (a.file_name() == b.file_name() || !strcmp(a.file_name(), b.file_name()));
+    return a.line() != b.line() || strcmp(a.file_name(), b.file_name()) != 0;
 }
 
-/* Nobody can go on: names the first thread that waits, and the first that waits elsewhere. */
-[[noreturn]] static void deadlock()
+[[noreturn]] static void diverged(place at, place others)
 {
-    struct thread *one = NULL, *other = NULL;
-    for (int i = 0; i < n_threads; i++) {
-        struct thread *t = &threads[i];
-        if (t->waits && !one)
-            one = t;
-        else if (t->waits && !other && !same(t->at, one->at))
-            other = t;
-    }
-    current = one;
-    if (!other)
-        broken("deadlock: it waits at %s:%u, but of %d threads %d have come", one->at.file_name(),
-               one->at.line(), live, arrived ? arrived : warps[one->warp].arrived);
-    broken("deadlock: it waits at %s:%u, but thread (%u,%u,%u) waits at %s:%u", one->at.file_name(),
-           one->at.line(), other->index.x, other->index.y, other->index.z, other->at.file_name(),
-           other->at.line());
+    broken("divergence: it came to %s:%u, but others wait at %s:%u", at.file_name(), at.line(),
+           others.file_name(), others.line());
 }
 
-static inline void check_place(place at, place others)
+[[noreturn]] static void deadlock(place at, place others)
 {
-    if (!same(at, others))
-        broken("divergence: it came to %s:%u, but others wait at %s:%u", at.file_name(), at.line(),
-               others.file_name(), others.line());
+    broken("deadlock: it came to %s:%u, but lanes of its warp wait at %s:%u", at.file_name(),
+           at.line(), others.file_name(), others.line());
 }
 
-/* --- the queue --- */
-
-static void queue_append(struct thread *t)
+/* The places are nearly always the same object. */
+static inline void check_place(const place &at, const place &others)
 {
-    queue[queue_tail++ % QUEUE] = t;
+    if (memcmp(&at, &others, sizeof at) != 0 && differ(at, others))
+        diverged(at, others);
 }
 
-static void queue_insert(struct thread *t)
-{
-    queue[--queue_head % QUEUE] = t;
-}
-
-/* The next thread; it is current then. A fresh one gets a fiber. */
-static struct fiber *take_next()
-{
-    if (queue_head == queue_tail)
-        deadlock();
-    current = queue[queue_head++ % QUEUE];
-    return current->fiber;
-}
+/* --- who runs next --- */
 
 static void thread_loop();
 
@@ -125,98 +101,128 @@ static struct fiber *take_idle()
     return f;
 }
 
-/* Leaves the running thread until someone has put it into the queue and its turn has come. */
-static void wait_turn()
+/* Leaves the running thread for another; returns when someone comes back to it. */
+static inline void go_on(struct thread *to)
 {
     struct thread *self = current;
-    struct fiber *next = take_next();
-    if (current == self)
+    if (to == self)
         return;
-    if (!next)
-        next = current->fiber = take_idle();
-    fiber_switch(self->fiber, next);
+    current = to;
+    if (!to->fiber)
+        to->fiber = take_idle();
+    fiber_switch(self->fiber, to->fiber);
 }
 
-/* --- meetings --- */
-
-/* All have arrived: the work is done, the others may go on, at once or after those that are in the queue. */
-static void warp_release(struct warp *w)
+static inline struct thread *next_lane(struct thread *t)
 {
-    struct thread *first = threads + (w - warps) * LANES;
-    w->work(w->part);
-    const bool at_once = order_at_once();
-    for (int i = 0; i < LANES; i++) {
-        const int lane = lane_order[at_once ? LANES - 1 - i : i];
-        struct thread *t = first + lane;
-        if (!w->part[lane])
-            continue;
-        w->part[lane] = NULL;
-        if (t == current)
-            continue;
-        t->waits = false;
-        if (at_once)
-            queue_insert(t);
-        else
-            queue_append(t);
+    do
+        t = t->next;
+    while (t->exited);
+    return t;
+}
+
+/* The next warp, from number `from` of the order on, that has a lane which can run. */
+static struct thread *next_warp(int from)
+{
+    const int n = n_threads / LANES;
+    for (int i = 0; i < n; i++) {
+        struct warp *w = &warps[warp_order[(from + i) % n]];
+        if (w->barred < w->live)
+            return w->position;
     }
-    w->arrived = 0;
+    abort(); /* a barrier that all have come to is released */
+}
+
+static int number_in_order(const struct warp *w)
+{
+    int i = 0;
+    while (&warps[warp_order[i]] != w)
+        i++;
+    return i;
+}
+
+static void barrier_release()
+{
+    for (int i = 0; i < n_threads / LANES; i++)
+        warps[i].barred = 0;
+    barred = 0;
+}
+
+static void meeting_release(struct warp *w)
+{
+    w->work(w->part);
+    w->met = 0;
 }
 
 void meet(void *part, perform *work, place at)
 {
     struct thread *self = current;
-    struct warp *w = &warps[self->warp];
-    if (w->arrived == 0) {
+    struct warp *w = self->warp;
+    if (w->barred > 0)
+        deadlock(at, barrier_at);
+    if (w->met == 0) {
         w->at = at;
         w->work = work;
     } else {
         check_place(at, w->at);
     }
     w->part[self->lane] = part;
-    if (++w->arrived == w->live) {
-        warp_release(w);
+    if (++w->met < w->live) {
+        go_on(next_lane(self));
         return;
     }
-    self->waits = true;
-    self->at = at;
-    wait_turn();
-}
-
-static void barrier_release()
-{
-    for (int i = 0; i < n_threads; i++) {
-        struct thread *t = &threads[warp_order[i / LANES] * LANES + lane_order[i % LANES]];
-        if (t->waits) {
-            t->waits = false;
-            queue_append(t);
-        }
+    meeting_release(w);
+    if (!order_at_once()) {
+        w->position = self;
+        go_on(next_warp(number_in_order(w) + 1));
     }
-    arrived = 0;
 }
 
 void barrier(place at)
 {
-    if (arrived == 0)
+    struct thread *self = current;
+    struct warp *w = self->warp;
+    if (w->met > 0)
+        deadlock(at, w->at);
+    if (barred == 0)
         barrier_at = at;
     else
         check_place(at, barrier_at);
-    current->waits = true;
-    current->at = at;
-    if (++arrived == live)
+    barred++;
+    if (++w->barred < w->live) {
+        go_on(next_lane(self));
+        return;
+    }
+    w->position = next_lane(self);
+    if (barred == live) {
         barrier_release();
-    wait_turn();
+        go_on(next_warp(0));
+    } else {
+        go_on(next_warp(number_in_order(w) + 1));
+    }
 }
 
-/* The running thread has ended; who waits for the others alone may go on. */
-static void leave()
+/* The running thread has ended; those who waited for it alone may go on. The thread that runs next. */
+static struct thread *leave()
 {
-    struct warp *w = &warps[current->warp];
-    live--;
+    struct thread *self = current;
+    struct warp *w = self->warp;
+    self->exited = true;
+    w->part[self->lane] = NULL;
     w->live--;
-    if (w->arrived > 0 && w->arrived == w->live)
-        warp_release(w);
-    if (arrived > 0 && arrived == live)
+    live--;
+    if (w->live > 0) {
+        w->position = next_lane(self);
+        if (w->met == w->live)
+            meeting_release(w);
+        if (w->barred < w->live)
+            return w->position;
+    }
+    if (live == 0)
+        return NULL;
+    if (barred == live)
         barrier_release();
+    return next_warp(number_in_order(w));
 }
 
 /* --- threads --- */
@@ -226,45 +232,47 @@ static void thread_loop()
     for (;;) {
         struct fiber *self = current->fiber;
         body(closure);
-        leave();
-        struct fiber *next = fiber_host();
-        if (live > 0) {
-            next = take_next();
-            if (!next) {
-                current->fiber = self;
-                continue;
-            }
+        current = leave();
+        if (current && !current->fiber) {
+            current->fiber = self;
+            continue;
         }
         idle.push_back(self);
-        fiber_switch(self, next); /* back with a fresh thread */
+        fiber_switch(self, current ? current->fiber : fiber_host()); /* back with a fresh thread */
     }
 }
 
-static void block_begin()
+/* The rings, in the order of the lanes; a thread's place in the block does not depend on it. */
+static void rings_make(const unsigned *lane_order)
+{
+    for (int first = 0; first < n_threads; first += LANES)
+        for (int i = 0; i < LANES; i++)
+            threads[first + lane_order[i]].next = &threads[first + lane_order[(i + 1) % LANES]];
+}
+
+static void block_begin(unsigned first_lane)
 {
     for (int i = 0; i < n_threads; i++) {
         struct thread *t = &threads[i];
         t->fiber = NULL;
-        t->waits = false;
-        if (t->group > 0 || !t->copies.empty()) {
-            t->group = 0;
-            t->copies.clear();
-        }
+        t->exited = false;
+        t->copies.group = 0;
+        t->copies.made = 0;
+        t->copies.list.clear();
     }
-    for (int i = 0; i < n_threads; i++)
-        queue_append(&threads[warp_order[i / LANES] * LANES + lane_order[i % LANES]]);
     for (int i = 0; i < n_threads / LANES; i++) {
-        warps[i].live = LANES;
-        warps[i].arrived = 0;
+        struct warp *w = &warps[i];
+        w->live = LANES;
+        w->met = w->barred = 0;
+        w->position = &threads[i * LANES + first_lane];
     }
     live = n_threads;
-    arrived = 0;
+    barred = 0;
 }
 
 static void block_run()
 {
-    block_begin();
-    take_next();
+    current = next_warp(0);
     current->fiber = take_idle();
     fiber_switch(fiber_host(), current->fiber);
     current = NULL;
@@ -364,17 +372,50 @@ void check_shared(const void *p, size_t bytes, const char *operation)
 }
 #endif
 
-static void shared_poison()
+/* What of the static shared memory a kernel writes to, as seen after the first block of its first launches: filling all of it
+ * before each block would take longer than most blocks. */
+struct extent {
+    size_t low, high;
+    int n_looks;
+};
+enum { LOOKS = 4 };
+static std::map<const void *, struct extent> extents; /* by the kernel */
+
+static struct extent *extent_begin(const void *kernel)
 {
-    if (block.shared)
-        memset(block.shared, 0xff, block.shared_bytes);
-    if (static_shared)
+    struct extent *e = &extents[kernel];
+    if (e->n_looks < LOOKS && static_shared_bytes > 0)
         memset(static_shared, 0xff, static_shared_bytes);
+    return e;
+}
+
+static void extent_look(struct extent *e)
+{
+    size_t low = 0, high = static_shared_bytes;
+    if (e->n_looks == LOOKS)
+        return;
+    e->n_looks++;
+    while (low < high && static_shared[low] == 0xff)
+        low++;
+    while (low < high && static_shared[high - 1] == 0xff)
+        high--;
+    if (low == high)
+        return;
+    e->low = e->high == 0 ? low : std::min(low, e->low);
+    e->high = std::max(high, e->high);
+}
+
+static void shared_poison(const struct extent *e)
+{
+    if (block.shared_bytes > 0)
+        memset(block.shared, 0xff, block.shared_bytes);
+    if (e->high > e->low)
+        memset(static_shared + e->low, 0xff, e->high - e->low);
 }
 
 /* --- grids --- */
 
-void grid_run(const char *kernel, dim3 grid, dim3 dim, size_t shared_bytes,
+void grid_run(const char *kernel, const void *function, dim3 grid, dim3 dim, size_t shared_bytes,
               void (*run)(const void *), const void *what)
 {
     fault_watch();
@@ -387,21 +428,27 @@ void grid_run(const char *kernel, dim3 grid, dim3 dim, size_t shared_bytes,
     for (int i = 0; i < n_threads; i++) {
         threads[i].index = {i % dim.x, i / dim.x % dim.y, i / (dim.x * dim.y)};
         threads[i].lane = i % LANES;
-        threads[i].warp = i / LANES;
+        threads[i].warp = &warps[i / LANES];
     }
     body = run;
     closure = what;
     shared_open(shared_bytes);
     const uint64_t n_blocks = (uint64_t)grid.x * grid.y * grid.z;
+    struct extent *const extent = extent_begin(function);
     order_begin(n_blocks, n_threads / LANES);
     for (uint64_t i = 0; i < n_blocks; i++) {
         const uint64_t b = order_block(i);
         block.index = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y),
                        (unsigned)(b / grid.x / grid.y)};
-        lane_order = order_lanes();
+        const unsigned *lanes = order_lanes();
         warp_order = order_warps();
-        shared_poison();
+        if (i == 0 || !order_is_ascending)
+            rings_make(lanes);
+        block_begin(lanes[0]);
+        shared_poison(extent);
         block_run();
+        if (i == 0)
+            extent_look(extent);
     }
     shared_close();
     block.kernel = NULL;

@@ -28,14 +28,21 @@ struct copy {
     unsigned group;
 };
 
+/* A thread's copies, oldest first; those before `made` have been made. */
+struct copies {
+    std::vector<struct copy> list;
+    size_t made;
+    unsigned group; /* of the copies to come */
+};
+
 struct thread {
     uint3 index;
-    int lane, warp;
+    int lane;
+    bool exited;
+    struct warp *warp;
+    struct thread *next; /* of the warp's ring */
     struct fiber *fiber; /* NULL before it has begun */
-    bool waits;
-    place at; /* where it waits */
-    std::vector<struct copy> copies;
-    unsigned group; /* of the copies to come */
+    struct copies copies;
 };
 
 struct block {
@@ -65,7 +72,7 @@ void barrier(place at);
 void check_shared(const void *p, size_t bytes, const char *operation);
 
 /* Runs body(closure) once a thread. */
-void grid_run(const char *kernel, dim3 grid, dim3 dim, size_t shared_bytes,
+void grid_run(const char *kernel, const void *function, dim3 grid, dim3 dim, size_t shared_bytes,
               void (*body)(const void *), const void *closure);
 
 } // namespace shim

@@ -57,7 +57,7 @@ static inline void launch(const char *name, void (*kernel)(P...), dim3 grid, dim
         std::apply([&](const auto &...a) { (check_argument(name, ++number, a), ...); }, c.argument);
         launch_log(name);
         grid_run(
-            name, grid, block, shared,
+            name, (const void *)c.kernel, grid, block, shared,
             [](const void *one) {
                 const struct call<P...> *own = (const struct call<P...> *)one;
                 std::apply(own->kernel, own->argument);

@@ -36,8 +36,8 @@ static bool told_to(const struct ncclComm *c, const char *fault)
     const char *text = getenv("RLHF_SHIM_NCCL");
     char name[16];
     int rank, n;
-    return text && sscanf(text, "%15[^:]:%d:%d", name, &rank, &n) == 3 && !strcmp(name, fault) && rank == c->rank &&
-           n == c->n_sums;
+    return text && sscanf(text, "%15[^:]:%d:%d", name, &rank, &n) == 3 && !strcmp(name, fault) &&
+           rank == c->rank && n == c->n_sums;
 }
 
 static ncclResult_t refused(ncclResult_t result, const char *why)
@@ -84,7 +84,8 @@ static void sum(struct ncclComm *c, void *values, size_t n)
 {
     c->n_sums++;
     if (!fault(c))
-        MPI_Iallreduce(MPI_IN_PLACE, values, (int)n, MPI_INT64_T, MPI_SUM, MPI_COMM_WORLD, &c->request);
+        MPI_Iallreduce(MPI_IN_PLACE, values, (int)n, MPI_INT64_T, MPI_SUM, MPI_COMM_WORLD,
+                       &c->request);
 }
 
 ncclResult_t ncclGetUniqueId(ncclUniqueId *id)
@@ -92,11 +93,13 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId *id)
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     memset(id, 0, sizeof *id);
-    snprintf(id->internal, sizeof id->internal, "%lld.%09ld.%d", (long long)now.tv_sec, now.tv_nsec, (int)getpid());
+    snprintf(id->internal, sizeof id->internal, "%lld.%09ld.%d", (long long)now.tv_sec, now.tv_nsec,
+             (int)getpid());
     return ncclSuccess;
 }
 
-ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int size, ncclUniqueId id, int rank, ncclConfig_t *config)
+ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int size, ncclUniqueId id, int rank,
+                                    ncclConfig_t *config)
 {
     int world_rank, world_size;
     MPI_Comm_rank(MPI_COMM_WORLD, &world_rank);
@@ -130,10 +133,11 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t c, ncclResult_t *state)
 }
 
 /* The work is with the stream only once the state is not ncclInProgress any more: who asks the stream before has asked too early. */
-ncclResult_t ncclAllReduce(const void *from, void *to, size_t n, ncclDataType_t type, ncclRedOp_t op, ncclComm_t c,
-                           cudaStream_t stream)
+ncclResult_t ncclAllReduce(const void *from, void *to, size_t n, ncclDataType_t type,
+                           ncclRedOp_t op, ncclComm_t c, cudaStream_t stream)
 {
-    if (from != to || type != ncclInt64 || op != ncclSum || n > INT32_MAX || !shim::memory_on_device(to))
+    if (from != to || type != ncclInt64 || op != ncclSum || n > INT32_MAX ||
+        !shim::memory_on_device(to))
         return refused(ncclInvalidArgument, "sums are of int64, in place, on the device");
     if (c->state != ncclSuccess || c->waiting)
         return refused(ncclInvalidUsage, "the group is not ready");
@@ -174,14 +178,15 @@ ncclResult_t ncclCommAbort(ncclComm_t c)
 
 const char *ncclGetErrorString(ncclResult_t result)
 {
-    static const char *const text[] = {"no error",
-                                       "unhandled cuda error (run with NCCL_DEBUG=INFO for details)",
-                                       "unhandled system error (run with NCCL_DEBUG=INFO for details)",
-                                       "internal error - please report this issue to the NCCL developers",
-                                       "invalid argument (run with NCCL_DEBUG=WARN for details)",
-                                       "invalid usage (run with NCCL_DEBUG=WARN for details)",
-                                       "remote process exited or there was a network error",
-                                       "NCCL operation in progress"};
+    static const char *const text[] = {
+        "no error",
+        "unhandled cuda error (run with NCCL_DEBUG=INFO for details)",
+        "unhandled system error (run with NCCL_DEBUG=INFO for details)",
+        "internal error - please report this issue to the NCCL developers",
+        "invalid argument (run with NCCL_DEBUG=WARN for details)",
+        "invalid usage (run with NCCL_DEBUG=WARN for details)",
+        "remote process exited or there was a network error",
+        "NCCL operation in progress"};
     return text[result];
 }
 

@@ -9,6 +9,8 @@
 
 namespace shim {
 
+bool order_is_ascending = true;
+
 static bool is_set; /* by order_set: the environment is not asked */
 static uint64_t seed; /* 0: ascending */
 static uint64_t state;
@@ -30,10 +32,16 @@ template <class T> static void shuffle(T *item, uint64_t n)
         std::swap(item[i - 1], item[draw() % i]);
 }
 
+static void use(uint64_t value)
+{
+    seed = state = value;
+    order_is_ascending = value == 0;
+}
+
 void order_set(uint64_t value)
 {
     is_set = true;
-    seed = state = value;
+    use(value);
 }
 
 void order_begin(uint64_t n_blocks, int warps_of_block)
@@ -42,7 +50,7 @@ void order_begin(uint64_t n_blocks, int warps_of_block)
         const char *text = getenv("RLHF_SHIM_ORDER");
         const uint64_t wanted = text ? strtoull(text, NULL, 10) : 0;
         if (wanted != seed)
-            seed = state = wanted;
+            use(wanted);
     }
     n_warps = warps_of_block;
     for (int i = 0; i < n_warps; i++)
@@ -77,9 +85,9 @@ const unsigned *order_lanes()
     return lanes;
 }
 
-bool order_at_once()
+bool order_at_once_drawn()
 {
-    return !seed || draw() % 2;
+    return draw() % 2;
 }
 
 } // namespace shim

@@ -15,7 +15,13 @@ order_warps(); /* a new order for the block that begins: warps; lanes, one order
 const unsigned *order_lanes();
 
 /* Do the lanes of a warp that has met go on before the other warps? */
-bool order_at_once();
+bool order_at_once_drawn();
+extern bool order_is_ascending;
+
+static inline bool order_at_once()
+{
+    return order_is_ascending || order_at_once_drawn();
+}
 
 /* Changes the seed; 0: ascending. Without this the environment's. */
 void order_set(uint64_t seed);

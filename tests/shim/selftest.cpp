@@ -70,7 +70,29 @@ template <bool correct> static __global__ void reverse(int *out, const int *in)
     out[blockIdx.x * n + i] = room[n - 1 - i];
 }
 
-/* Blocks add in the order they run in: not what a kernel may do. */
+#ifndef __SANITIZE_ADDRESS__ /* which watches static shared memory, and does not poison it */
+/* Counts the blocks that find in shared memory, static and dynamic, what another left there. */
+static __global__ void leftovers(int *found)
+{
+    __shared__ int fixed[32];
+    DYN_SHARED(int, room);
+    if (fixed[threadIdx.x] != -1 || room[threadIdx.x] != -1)
+        atomicAdd(found, 1);
+    fixed[threadIdx.x] = room[threadIdx.x] = threadIdx.x;
+}
+
+static void test_shared_memory_is_poisoned()
+{
+    int *found = device<int>(1);
+    cudaMemset(found, 0, sizeof *found);
+    for (int i = 0; i < 10; i++)
+        LAUNCH(leftovers, 5, 32, 32 * sizeof(int), 0, found);
+    EXPECT(*found == 0);
+    cudaFree(found);
+}
+#endif
+
+/* Depends on the order in which blocks run: not what a kernel may do. */
 static __global__ void last_block(int *out)
 {
     if (threadIdx.x == 0)
@@ -734,7 +756,7 @@ static void expect_success(const char *name, char *setting)
 
 static void test_what_ends_the_process()
 {
-    expect_message("deadlock", NULL, "kernel some_threads_wait", "block (0,0,0) thread (0,0,0)",
+    expect_message("deadlock", NULL, "kernel some_threads_wait", "block (0,0,0) thread (40,0,0)",
                    "deadlock");
     expect_message("divergence", NULL, "kernel two_barriers", "thread (33,0,0)", "divergence");
     expect_message("exited", NULL, "kernel lane_stays_away", "lane 3", "exited");
@@ -788,6 +810,9 @@ int main(int argc, char **argv)
         }
     unsetenv("RLHF_SHIM_LOG"); /* these kernels are not the module's */
     test_threads_are_numbered();
+#ifndef __SANITIZE_ADDRESS__
+    test_shared_memory_is_poisoned();
+#endif
     test_barriers();
     test_warps();
     test_products();

@@ -25,7 +25,7 @@ struct recording {
 
 struct CUstream_st {
     std::deque<shim::work> queue;
-    uint64_t added, done; /* closures so far */
+    uint64_t added, done;       /* closures so far */
     std::function<bool()> held; /* what comes next waits for it; empty: nothing */
     struct recording *recording;
     uint64_t recorded,

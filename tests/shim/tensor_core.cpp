@@ -11,13 +11,6 @@ enum {
     WORDS = 8
 }; /* of A; of B; registers along k of an A row or a B column */
 
-/* The products are worked out over the columns of B, a vector. */
-#if defined __x86_64__ && !defined __SANITIZE_ADDRESS__
-#define WIDE __attribute__((target_clones("avx2", "default")))
-#else
-#define WIDE
-#endif
-
 /* Fragments as matrices of registers: a [row][along k], b [along k][column]. */
 template <class T> struct tile {
     uint32_t a[ROWS][WORDS], b[WORDS][COLUMNS];
@@ -63,7 +56,7 @@ typedef uint32_t words __attribute__((vector_size(COLUMNS * sizeof(uint32_t))));
 typedef int32_t integers __attribute__((vector_size(COLUMNS * sizeof(int32_t))));
 typedef float floats __attribute__((vector_size(COLUMNS * sizeof(float))));
 
-WIDE static void sum_bf16(struct tile<float> *m)
+static void sum_bf16(struct tile<float> *m)
 {
     floats b[2 * WORDS];
     for (int w = 0; w < WORDS; w++) {
@@ -85,7 +78,7 @@ WIDE static void sum_bf16(struct tile<float> *m)
 }
 
 /* Unsigned sums wrap, as the hardware's do. */
-WIDE static void sum_s8(struct tile<int32_t> *m)
+static void sum_s8(struct tile<int32_t> *m)
 {
     words b[4 * WORDS];
     for (int w = 0; w < WORDS; w++) {
@@ -168,20 +161,29 @@ void copy_start(void *shared, const void *global, bool valid)
     if ((uintptr_t)global % 16 != 0)
         broken("copy_async16: global address %p is not aligned to 16 bytes", global);
     memset(shared, 0xff, 16);
-    current->copies.push_back({shared, valid ? global : NULL, current->group});
+    struct copies *c = &current->copies;
+    c->list.push_back({shared, valid ? global : NULL, c->group});
+}
+
+void copy_commit()
+{
+    current->copies.group++;
 }
 
 void copy_wait(unsigned pending)
 {
-    std::vector<struct copy> &copies = current->copies;
-    size_t n = 0;
-    for (; n < copies.size() && copies[n].group + pending < current->group; n++) {
-        if (copies[n].global)
-            memcpy(copies[n].shared, copies[n].global, 16);
+    struct copies *c = &current->copies;
+    for (; c->made < c->list.size() && c->list[c->made].group + pending < c->group; c->made++) {
+        const struct copy *one = &c->list[c->made];
+        if (one->global)
+            memcpy(one->shared, one->global, 16);
         else
-            memset(copies[n].shared, 0, 16);
+            memset(one->shared, 0, 16);
     }
-    copies.erase(copies.begin(), copies.begin() + n);
+    if (c->made == c->list.size()) {
+        c->list.clear();
+        c->made = 0;
+    }
 }
 
 } // namespace shim

@@ -20,6 +20,7 @@ struct matrix_load {
 perform multiply_bf16, multiply_s8, load_x4, load_x2, load_x4_trans, load_x2_trans;
 
 void copy_start(void *shared, const void *global, bool valid);
+void copy_commit();
 void copy_wait(unsigned pending);
 
 } // namespace shim

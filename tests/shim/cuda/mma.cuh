@@ -76,7 +76,7 @@ static inline void copy_async16(void *shared, const void *global, bool valid)
 
 static inline void copy_async_commit()
 {
-    shim::current->group++;
+    shim::copy_commit();
 }
 
 template <int pending> static inline void copy_async_wait()
