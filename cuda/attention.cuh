@@ -32,10 +32,11 @@ struct attention_shape {
 
 static inline struct attention_shape attention_shape_of(const struct attention *a)
 {
-    CHECK(a->head_dim % PACK == 0 && a->head_dim <= HEAD_DIM_MOST, "a head size of %d: not a multiple of %d up to %d", a->head_dim,
-          PACK, HEAD_DIM_MOST);
+    CHECK(a->head_dim % PACK == 0 && a->head_dim <= HEAD_DIM_MOST,
+          "a head size of %d: not a multiple of %d up to %d", a->head_dim, PACK, HEAD_DIM_MOST);
     CHECK(a->heads % a->kv_heads == 0, "%d heads, %d of keys", a->heads, a->kv_heads);
-    return (struct attention_shape){a->heads, a->kv_heads, a->head_dim, a->window, a->scale, a->scale * 1.44269504f};
+    return (struct attention_shape){a->heads,  a->kv_heads, a->head_dim,
+                                    a->window, a->scale,    a->scale * 1.44269504f};
 }
 
 /* Calls launch<HD>(...) with the head size rounded up to one that kernels are made for. */
@@ -56,8 +57,9 @@ static inline struct attention_shape attention_shape_of(const struct attention *
 /* Tiles of a head size. The four warps of a block take 16 rows each; two warps share the rows of a head of more than 128 columns, both
  * compute its scores, each half of its columns. */
 template <int HD> struct tiles_of {
-    static constexpr int COLUMNS = HD < 128 ? HD : 128, PARTS = HD / COLUMNS, ROWS = ATTENTION_WARPS / PARTS * MMA_ROWS;
-    static constexpr int LD = HD > 128 ? HD + PACK : HD; /* elements from a row to the next in shared memory */
+    static constexpr int COLUMNS = HD < 128 ? HD : 128, PARTS = HD / COLUMNS;
+    static constexpr int ROWS = ATTENTION_WARPS / PARTS * MMA_ROWS;
+    static constexpr int LD = HD > 128 ? HD + PACK : HD; /* of a row in shared memory */
 };
 
 /* The first key that the query at a position sees. */
@@ -68,7 +70,8 @@ __device__ __forceinline__ int first_seen(const struct attention_shape *a, int p
 
 /* --- the cache: bf16 [slots][kv_heads][keys, values][max_tokens][head_dim] --- */
 
-__device__ __forceinline__ int64_t cache_at(int kv_heads, int head_dim, int max_tokens, int slot, int head, bool values, int position)
+__device__ __forceinline__ int64_t cache_at(int kv_heads, int head_dim, int max_tokens, int slot,
+                                            int head, bool values, int position)
 {
     return ((((int64_t)slot * kv_heads + head) * 2 + values) * max_tokens + position) * head_dim;
 }
@@ -77,7 +80,7 @@ __device__ __forceinline__ int64_t cache_at(int kv_heads, int head_dim, int max_
 
 struct token_tile {
     int start, length; /* of the sequence: its first packed token, its tokens */
-    int first;         /* first token of the tile, counted in the sequence; >= length: nothing to do */
+    int first; /* first token of the tile, counted in the sequence; >= length: nothing to do */
 };
 
 /* Sequence s has the tiles start[s] / rows + s and up. That is enough for it, as ceil(n / rows) <= (start + n) / rows - start / rows + 1,
@@ -87,7 +90,8 @@ static inline int token_tiles(const struct batch *b, int rows)
     return b->n_tokens / rows + b->n_seqs;
 }
 
-__device__ __forceinline__ struct token_tile find_tile(const int32_t *start, int n_seqs, int rows, int tile)
+__device__ __forceinline__ struct token_tile find_tile(const int32_t *start, int n_seqs, int rows,
+                                                       int tile)
 {
     int low = 0, high = n_seqs; /* the sequence is in [low, high) */
     while (high - low > 1) {
@@ -97,7 +101,8 @@ __device__ __forceinline__ struct token_tile find_tile(const int32_t *start, int
         else
             high = middle;
     }
-    return (struct token_tile){start[low], start[low + 1] - start[low], (tile - start[low] / rows - low) * rows};
+    return (struct token_tile){start[low], start[low + 1] - start[low],
+                               (tile - start[low] / rows - low) * rows};
 }
 
 /* --- tiles in shared memory: [rows][HD] bf16. Eight rows at a 16-byte chunk lie in different banks: the chunks of a row are exchanged,
@@ -113,7 +118,8 @@ template <int HD> __device__ __forceinline__ bf16 *tile_at(bf16 *tile, int row, 
 /* Starts copies of rows [0, n) of a matrix with rows of `stride` and `columns` elements, n > 0; zeros beyond. At least four threads
  * a row. */
 template <int HD, int ROWS, int THREADS>
-__device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *rows, int64_t stride, int n, int columns)
+__device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *rows, int64_t stride, int n,
+                                          int columns)
 {
     constexpr int SHARE = THREADS / ROWS > 4 ? THREADS / ROWS : 4;
     const int own = threadIdx.x % SHARE;
@@ -123,48 +129,59 @@ __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *rows, int64_t 
         const bf16 *from = rows + min(row, n - 1) * stride + own * PACK;
 #pragma unroll
         for (int chunk = 0; chunk < HD / PACK; chunk += SHARE)
-            copy_async16(tile_at<HD>(tile, row, chunk + own), from + chunk * PACK, row < n && (chunk + own) * PACK < columns);
+            copy_async16(tile_at<HD>(tile, row, chunk + own), from + chunk * PACK,
+                         row < n && (chunk + own) * PACK < columns);
     }
 }
 
 template <int HD, int ROWS, int THREADS>
-__device__ __forceinline__ void store_tile(bf16 *rows, int64_t stride, int n, int columns, bf16 *tile)
+__device__ __forceinline__ void store_tile(bf16 *rows, int64_t stride, int n, int columns,
+                                           bf16 *tile)
 {
     constexpr int CHUNKS = HD / PACK;
     for (int i = threadIdx.x; i < ROWS * CHUNKS; i += THREADS) {
         const int row = i / CHUNKS, chunk = i % CHUNKS;
         if (row < n && chunk * PACK < columns)
-            *(uint4 *)(rows + row * stride + chunk * PACK) = *(const uint4 *)tile_at<HD>(tile, row, chunk);
+            *(uint4 *)(rows + row * stride + chunk * PACK) =
+                *(const uint4 *)tile_at<HD>(tile, row, chunk);
     }
 }
 
 /* The warp's sums c times a factor a row, rounded, into its 16 rows of the tile from row, COLUMNS columns from column. */
 template <int HD, int COLUMNS>
-__device__ __forceinline__ void put_rows(bf16 *tile, int row, int column, const float (*c)[4], float factor0, float factor1)
+__device__ __forceinline__ void put_rows(bf16 *tile, int row, int column, const float (*c)[4],
+                                         float factor0, float factor1)
 {
     const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
 #pragma unroll
     for (int n = 0; n < COLUMNS / 8; n++) {
-        *(uint32_t *)(tile_at<HD>(tile, row + g, column / PACK + n) + 2 * t) = pack_bf16(c[n][0] * factor0, c[n][1] * factor0);
-        *(uint32_t *)(tile_at<HD>(tile, row + g + 8, column / PACK + n) + 2 * t) = pack_bf16(c[n][2] * factor1, c[n][3] * factor1);
+        *(uint32_t *)(tile_at<HD>(tile, row + g, column / PACK + n) + 2 * t) =
+            pack_bf16(c[n][0] * factor0, c[n][1] * factor0);
+        *(uint32_t *)(tile_at<HD>(tile, row + g + 8, column / PACK + n) + 2 * t) =
+            pack_bf16(c[n][2] * factor1, c[n][3] * factor1);
     }
 }
 
 /* s [16][KEYS] = the 16 rows of a from row, times all KEYS rows of b: products over the head size, from zero. */
-template <int HD, int KEYS> __device__ __forceinline__ void tile_scores(float (*s)[4], bf16 *a, int row, bf16 *b)
+template <int HD, int KEYS>
+__device__ __forceinline__ void tile_scores(float (*s)[4], bf16 *a, int row, bf16 *b)
 {
+    constexpr int UNROLL =
+        HD > 96 ? 4 : HD / 16; /* all steps of the larger ones do not fit the registers */
     const int lane = threadIdx.x % WARP;
 #pragma unroll
     for (int n = 0; n < KEYS / 8; n++)
         s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
-#pragma unroll
+        /* all steps of the larger sizes at once do not fit the registers */
+#pragma unroll(HD > 96 ? 4 : HD / 16)
     for (int step = 0; step < HD / 16; step++) {
         uint32_t left[4];
         ldmatrix_x4(left, tile_at<HD>(a, row + lane % 16, 2 * step + lane / 16));
 #pragma unroll
         for (int n = 0; n < KEYS / 8; n += 2) {
             uint32_t right[4];
-            ldmatrix_x4(right, tile_at<HD>(b, n * 8 + lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2));
+            ldmatrix_x4(right,
+                        tile_at<HD>(b, n * 8 + lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2));
             mma_bf16(s[n], left, right);
             mma_bf16(s[n + 1], left, right + 2);
         }
@@ -180,16 +197,16 @@ __device__ __forceinline__ void pack_operand(uint32_t a[4], const float *low, co
     a[3] = pack_bf16(high[2], high[3]);
 }
 
-/* Of what rounding left of them. */
-__device__ __forceinline__ void pack_rest(uint32_t a[4], const float *low, const float *high)
+/* Of what rounding to `a` left of them. */
+__device__ __forceinline__ void pack_rest(uint32_t rest[4], const uint32_t a[4], const float *low,
+                                          const float *high)
 {
-    float rest[8];
 #pragma unroll
-    for (int i = 0; i < 8; i++) {
-        const float x = i < 4 ? low[i] : high[i - 4];
-        rest[i] = x - __bfloat162float(__float2bfloat16_rn(x));
+    for (int i = 0; i < 4; i++) {
+        const float *x = i < 2 ? low + 2 * i : high + 2 * (i - 2);
+        rest[i] = pack_bf16(x[0] - __uint_as_float(a[i] << 16),
+                            x[1] - __uint_as_float(a[i] & 0xffff0000u));
     }
-    pack_operand(a, rest, rest + 4);
 }
 
 /* o [16][COLUMNS] += bf16(p) [16][KEYS] times the columns of v [KEYS][HD] from column. PRECISE: p is taken to 16 bits, bf16(p) and
@@ -204,11 +221,12 @@ __device__ __forceinline__ void tile_values(float (*o)[4], const float (*p)[4], 
         uint32_t left[4], rest[4];
         pack_operand(left, low, high);
         if (PRECISE)
-            pack_rest(rest, low, high);
+            pack_rest(rest, left, low, high);
 #pragma unroll
         for (int n = 0; n < COLUMNS / 8; n += 2) {
             uint32_t right[4];
-            ldmatrix_x4_trans(right, tile_at<HD>(v, step * 16 + lane % 16, column / PACK + n + lane / 16));
+            ldmatrix_x4_trans(right,
+                              tile_at<HD>(v, step * 16 + lane % 16, column / PACK + n + lane / 16));
             mma_bf16(o[n], left, right);
             mma_bf16(o[n + 1], left, right + 2);
             if (PRECISE) {
@@ -231,10 +249,12 @@ __device__ __forceinline__ struct seen seen_by(const struct attention_shape *a, 
 }
 
 /* Sets scores of keys that are not seen to -inf. first: the tile's first key. */
-template <int KEYS> __device__ __forceinline__ void hide(float (*s)[4], const struct seen *seen, int first)
+template <int KEYS>
+__device__ __forceinline__ void hide(float (*s)[4], const struct seen *seen, int first)
 {
     const int column = first + 2 * (threadIdx.x % 4);
-    if (first >= max(seen->from[0], seen->from[1]) && first + KEYS - 1 <= min(seen->to[0], seen->to[1]))
+    if (first >= max(seen->from[0], seen->from[1]) &&
+        first + KEYS - 1 <= min(seen->to[0], seen->to[1]))
         return;
 #pragma unroll
     for (int n = 0; n < KEYS / 8; n++) {
@@ -266,7 +286,9 @@ __device__ __forceinline__ float reference_of(float max)
 }
 
 /* A tile's scores become p; max follows. factor: what the row's earlier sums are multiplied by. sum [2]: of the lane's p. */
-template <int KEYS> __device__ __forceinline__ void tile_softmax(float (*s)[4], float max[2], float factor[2], float sum[2], float c)
+template <int KEYS>
+__device__ __forceinline__ void tile_softmax(float (*s)[4], float max[2], float factor[2],
+                                             float sum[2], float c)
 {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -276,13 +298,13 @@ template <int KEYS> __device__ __forceinline__ void tile_softmax(float (*s)[4], 
             next = fmaxf(next, fmaxf(s[n][2 * r], s[n][2 * r + 1]));
         next = quad_max(next);
         const float reference = reference_of(next), shift = -(reference * c);
-        factor[r] = exp2f((max[r] - reference) * c);
+        factor[r] = exp2_ftz((max[r] - reference) * c);
         max[r] = next;
         sum[r] = 0;
 #pragma unroll
         for (int n = 0; n < KEYS / 8; n++) {
-            s[n][2 * r] = exp2f(fmaf(s[n][2 * r], c, shift));
-            s[n][2 * r + 1] = exp2f(fmaf(s[n][2 * r + 1], c, shift));
+            s[n][2 * r] = exp2_ftz(fmaf(s[n][2 * r], c, shift));
+            s[n][2 * r + 1] = exp2_ftz(fmaf(s[n][2 * r + 1], c, shift));
             sum[r] += s[n][2 * r] + s[n][2 * r + 1];
         }
     }
@@ -293,10 +315,12 @@ struct merge {
     float keep, add;
 };
 
-__device__ __forceinline__ struct merge merge_of(float *total_max, float *total_sum, float max, float sum, float c)
+__device__ __forceinline__ struct merge merge_of(float *total_max, float *total_sum, float max,
+                                                 float sum, float c)
 {
     const float next = fmaxf(*total_max, max), reference = reference_of(next);
-    const struct merge m = {exp2f((*total_max - reference) * c), exp2f((max - reference) * c)};
+    const struct merge m = {exp2_ftz((*total_max - reference) * c),
+                            exp2_ftz((max - reference) * c)};
     *total_max = next;
     *total_sum = fmaf(*total_sum, m.keep, sum * m.add);
     return m;
@@ -312,32 +336,35 @@ __device__ __forceinline__ float merged(float total, float o, struct merge m)
 struct key_stream {
     bf16 *k_tile, *v_tile;
     const bf16 *k, *v;
-    int64_t stride;   /* of their rows */
+    int64_t stride;    /* of their rows */
     int keys, columns; /* rows that are there; head size */
-    int end;          /* tiles: none is loaded from here on */
+    int end;           /* tiles: none is loaded from here on */
 };
 
-template <int HD, int THREADS> __device__ __forceinline__ void load_keys(const struct key_stream *x, int tile)
+template <int HD, int THREADS>
+__device__ __forceinline__ void load_keys(const struct key_stream *x, int tile)
 {
     if (tile < x->end)
-        load_tile<HD, KEY_TILE, THREADS>(x->k_tile, x->k + (int64_t)tile * KEY_TILE * x->stride, x->stride,
-                                         x->keys - tile * KEY_TILE, x->columns);
+        load_tile<HD, KEY_TILE, THREADS>(x->k_tile, x->k + (int64_t)tile * KEY_TILE * x->stride,
+                                         x->stride, x->keys - tile * KEY_TILE, x->columns);
     copy_async_commit();
 }
 
-template <int HD, int THREADS> __device__ __forceinline__ void load_values(const struct key_stream *x, int tile)
+template <int HD, int THREADS>
+__device__ __forceinline__ void load_values(const struct key_stream *x, int tile)
 {
     if (tile < x->end)
-        load_tile<HD, KEY_TILE, THREADS>(x->v_tile, x->v + (int64_t)tile * KEY_TILE * x->stride, x->stride,
-                                         x->keys - tile * KEY_TILE, x->columns);
+        load_tile<HD, KEY_TILE, THREADS>(x->v_tile, x->v + (int64_t)tile * KEY_TILE * x->stride,
+                                         x->stride, x->keys - tile * KEY_TILE, x->columns);
     copy_async_commit();
 }
 
 /* Tiles [from, to) of one split for the warp's 16 query rows, q_tile's from row: o, max and sum of the split, written. Before and
  * after, copies of the keys and values of the next tile are under way. */
 template <int HD, int COLUMNS, int THREADS>
-__device__ __forceinline__ void attend_split(float (*o)[4], float max[2], float sum[2], bf16 *q_tile, int row, int column,
-                                             const struct key_stream *x, const struct seen *seen, int from, int to, float c)
+__device__ __forceinline__ void
+attend_split(float (*o)[4], float max[2], float sum[2], bf16 *q_tile, int row, int column,
+             const struct key_stream *x, const struct seen *seen, int from, int to, float c)
 {
 #pragma unroll
     for (int n = 0; n < COLUMNS / 8; n++)

@@ -33,13 +33,16 @@ struct decode_batch {
  */
 template <int HD>
 static __global__ void __launch_bounds__(WARP)
-    decode_kernel(struct partials y, const bf16 *q, struct attention_shape a, const bf16 *cache, int max_tokens, struct decode_batch b)
+    decode_kernel(struct partials y, const bf16 *q, struct attention_shape a, const bf16 *cache,
+                  int max_tokens, struct decode_batch b)
 {
     constexpr int LD = tiles_of<HD>::LD;
     DYN_SHARED(bf16, q_tile);
     const int group = a.heads / a.kv_heads, row_tiles = (group + MMA_ROWS - 1) / MMA_ROWS;
-    const int split = blockIdx.x, kv_head = (int)blockIdx.y / row_tiles, first_row = (int)blockIdx.y % row_tiles * MMA_ROWS;
-    const int sequence = b.first + (int)blockIdx.z, token = b.start[sequence], position = b.position[token];
+    const int split = blockIdx.x, kv_head = (int)blockIdx.y / row_tiles,
+              first_row = (int)blockIdx.y % row_tiles * MMA_ROWS;
+    const int sequence = b.first + (int)blockIdx.z, token = b.start[sequence],
+              position = b.position[token];
     const int from = max(first_seen(&a, position) / KEY_TILE, split * SPLIT_TILES);
     const int to = min(position / KEY_TILE + 1, (split + 1) * SPLIT_TILES);
     if (from >= to)
@@ -47,13 +50,16 @@ static __global__ void __launch_bounds__(WARP)
     const int rows = min(MMA_ROWS, group - first_row), head = kv_head * group + first_row;
     const struct key_stream x = {.k_tile = q_tile + MMA_ROWS * LD,
                                  .v_tile = q_tile + (MMA_ROWS + KEY_TILE) * LD,
-                                 .k = cache + cache_at(a.kv_heads, a.head_dim, max_tokens, b.slot[sequence], kv_head, false, 0),
-                                 .v = cache + cache_at(a.kv_heads, a.head_dim, max_tokens, b.slot[sequence], kv_head, true, 0),
+                                 .k = cache + cache_at(a.kv_heads, a.head_dim, max_tokens,
+                                                       b.slot[sequence], kv_head, false, 0),
+                                 .v = cache + cache_at(a.kv_heads, a.head_dim, max_tokens,
+                                                       b.slot[sequence], kv_head, true, 0),
                                  .stride = a.head_dim,
                                  .keys = position + 1,
                                  .columns = a.head_dim,
                                  .end = to};
-    load_tile<HD, MMA_ROWS, WARP>(q_tile, q + ((int64_t)token * a.heads + head) * a.head_dim, a.head_dim, rows, a.head_dim);
+    load_tile<HD, MMA_ROWS, WARP>(q_tile, q + ((int64_t)token * a.heads + head) * a.head_dim,
+                                  a.head_dim, rows, a.head_dim);
     load_keys<HD, WARP>(&x, from);
     load_values<HD, WARP>(&x, from);
 
@@ -73,7 +79,8 @@ static __global__ void __launch_bounds__(WARP)
 #pragma unroll
         for (int n = 0; n < HD / 8; n++) {
             if (n * 8 < a.head_dim)
-                *(float2 *)(y.o + at * a.head_dim + n * 8 + column) = make_float2(o[n][2 * r], o[n][2 * r + 1]);
+                *(float2 *)(y.o + at * a.head_dim + n * 8 + column) =
+                    make_float2(o[n][2 * r], o[n][2 * r + 1]);
         }
     }
 }
@@ -85,19 +92,22 @@ static __global__ void __launch_bounds__(WARP)
  * Bytes:   reads what splits left, writes 2 nh hd a sequence; a few microseconds, mostly of the launch
  * Same bits: order of attention.cuh
  */
-static __global__ void merge_kernel(bf16 *o, struct partials x, struct attention_shape a, struct decode_batch b)
+static __global__ void merge_kernel(bf16 *o, struct partials x, struct attention_shape a,
+                                    struct decode_batch b)
 {
     const int quads = a.head_dim / 4, i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= b.n * a.heads * quads)
         return;
-    const int quad = i % quads, row = i / quads, sequence = b.first + row / a.heads, token = b.start[sequence];
+    const int quad = i % quads, row = i / quads, sequence = b.first + row / a.heads,
+              token = b.start[sequence];
     const int position = b.position[token], last = position / SPLIT_KEYS;
     float total[4] = {}, total_max = -INFINITY, total_sum = 0;
     for (int split = first_seen(&a, position) / SPLIT_KEYS; split <= last; split++) {
         const int64_t at = (int64_t)row * x.splits + split;
         const float4 own = *(const float4 *)(x.o + at * a.head_dim + quad * 4);
         const float2 statistics = x.statistics[at];
-        const struct merge m = merge_of(&total_max, &total_sum, statistics.x, statistics.y, a.scale_log2);
+        const struct merge m =
+            merge_of(&total_max, &total_sum, statistics.x, statistics.y, a.scale_log2);
         total[0] = merged(total[0], own.x, m);
         total[1] = merged(total[1], own.y, m);
         total[2] = merged(total[2], own.z, m);
@@ -105,7 +115,8 @@ static __global__ void merge_kernel(bf16 *o, struct partials x, struct attention
     }
     const float inverse = 1.0f / total_sum;
     *(uint2 *)(o + ((int64_t)token * a.heads + row % a.heads) * a.head_dim + quad * 4) =
-        make_uint2(pack_bf16(total[0] * inverse, total[1] * inverse), pack_bf16(total[2] * inverse, total[3] * inverse));
+        make_uint2(pack_bf16(total[0] * inverse, total[1] * inverse),
+                   pack_bf16(total[2] * inverse, total[3] * inverse));
 }
 
 static int splits_of(int max_seq)
@@ -120,31 +131,39 @@ size_t attention_partials_bytes(int heads, int max_seq, int head_dim)
 }
 
 template <int HD>
-static void launch_splits(cudaStream_t stream, struct partials y, const bf16 *q, struct attention_shape a, const struct kv_cache *cache,
+static void launch_splits(cudaStream_t stream, struct partials y, const bf16 *q,
+                          struct attention_shape a, const struct kv_cache *cache,
                           struct decode_batch b)
 {
     const size_t shared = (MMA_ROWS + 2 * KEY_TILE) * tiles_of<HD>::LD * sizeof(bf16);
     const int row_tiles = ceil_div(a.heads / a.kv_heads, MMA_ROWS);
-    LAUNCH(decode_kernel<HD>, dim3((unsigned)y.splits, (unsigned)(a.kv_heads * row_tiles), (unsigned)b.n), WARP, shared, stream, y, q, a,
-           (const bf16 *)cache->data, cache->max_tokens, b);
+    LAUNCH(decode_kernel<HD>,
+           dim3((unsigned)y.splits, (unsigned)(a.kv_heads * row_tiles), (unsigned)b.n), WARP,
+           shared, stream, y, q, a, (const bf16 *)cache->data, cache->max_tokens, b);
 }
 
-void cuda_attn_decode(struct backend *be, act_t *o, const act_t *q, const struct attention *a, const struct kv_cache *cache,
-                      const struct batch *b)
+void cuda_attn_decode(struct backend *be, act_t *o, const act_t *q, const struct attention *a,
+                      const struct kv_cache *cache, const struct batch *b)
 {
     enum { THREADS = 256 };
     if (cuda_failed(be))
         return;
     const struct attention_shape shape = attention_shape_of(a);
-    const int splits = splits_of(cache->max_tokens), fit = PARTIAL_ROWS / (a->heads * splits), turn = fit > 0 ? fit : 1;
-    const size_t rows = (size_t)(turn < b->n_seqs ? turn : b->n_seqs) * (size_t)a->heads * (size_t)splits;
+    const int splits = splits_of(cache->max_tokens), fit = PARTIAL_ROWS / (a->heads * splits),
+              turn = fit > 0 ? fit : 1;
+    const size_t rows =
+        (size_t)(turn < b->n_seqs ? turn : b->n_seqs) * (size_t)a->heads * (size_t)splits;
     float *scratch = (float *)cuda_scratch(be, rows * (size_t)(a->head_dim + 2) * sizeof *scratch);
-    const struct partials partials = {scratch, (float2 *)(scratch + rows * (size_t)a->head_dim), splits};
+    const struct partials partials = {scratch, (float2 *)(scratch + rows * (size_t)a->head_dim),
+                                      splits};
     for (int first = 0; first < b->n_seqs; first += turn) {
-        const struct decode_batch part = {b->start, b->position, b->slot, first, b->n_seqs - first < turn ? b->n_seqs - first : turn};
-        BY_HEAD_DIM(a->head_dim, launch_splits, cuda_state(be)->stream, partials, q, shape, cache, part);
-        LAUNCH(merge_kernel, (unsigned)ceil_div((int64_t)part.n * a->heads * a->head_dim / 4, THREADS), THREADS, 0,
-               cuda_state(be)->stream, o, partials, shape, part);
+        const struct decode_batch part = {b->start, b->position, b->slot, first,
+                                          b->n_seqs - first < turn ? b->n_seqs - first : turn};
+        BY_HEAD_DIM(a->head_dim, launch_splits, cuda_state(be)->stream, partials, q, shape, cache,
+                    part);
+        LAUNCH(merge_kernel,
+               (unsigned)ceil_div((int64_t)part.n * a->heads * a->head_dim / 4, THREADS), THREADS,
+               0, cuda_state(be)->stream, o, partials, shape, part);
     }
     cuda_check(be, "attn_decode");
 }

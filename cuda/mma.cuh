@@ -1,4 +1,4 @@
-/* Tensor cores and asynchronous copies, a function an instruction (compute capability 8.0 and above). tests/shim has an mma.cuh of
+/* Tensor cores, asynchronous copies and the quick power of two, a function an instruction (compute capability 8.0 and above). tests/shim has an mma.cuh of
  * its own that does the same lane by lane on a CPU. All 32 lanes of a warp call these together.
  *
  * Fragments of m16n8k16 (bf16) by lane, g = lane / 4, t = lane % 4; two values a register, the lower column in the low half:
@@ -93,6 +93,14 @@ __device__ __forceinline__ void copy_async_commit()
 template <int pending> __device__ __forceinline__ void copy_async_wait()
 {
     asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
+
+/* 2^x to 2 units in the last place; 0 where that is below 2^-126. One instruction, where exp2f has four for the sake of such results. */
+__device__ __forceinline__ float exp2_ftz(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
 #endif

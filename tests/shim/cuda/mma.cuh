@@ -84,4 +84,10 @@ template <int pending> static inline void copy_async_wait()
     shim::copy_wait(pending);
 }
 
+static inline float exp2_ftz(float x)
+{
+    const float y = exp2f(x);
+    return y < 0x1p-126f ? 0.0f : y; /* keeps NaN */
+}
+
 #endif
