@@ -105,21 +105,19 @@ static bool has_driver(void)
     return dlopen(DRIVER, RTLD_NOW | RTLD_GLOBAL) != NULL;
 }
 
-/* The module beside the program (a build, a bundle), else where the loader looks, else where it was installed. NULL: none;
- * dlerror says why. */
+/* The module where the loader looks (LD_LIBRARY_PATH), else beside the program (a build, a bundle), else where it was
+ * installed. NULL: none; dlerror says why. */
 static void *find_module(void)
 {
     char path[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", path, sizeof path - sizeof "/" MODULE);
-    void *module = NULL;
+    void *module = dlopen(MODULE, RTLD_NOW);
+    ssize_t n = module ? 0 : readlink("/proc/self/exe", path, sizeof path - sizeof "/" MODULE);
     if (n > 0) {
         path[n] = 0;
         strcpy(strrchr(path, '/') + 1, MODULE);
         if (access(path, R_OK) == 0)
             module = dlopen(path, RTLD_NOW);
     }
-    if (!module)
-        module = dlopen(MODULE, RTLD_NOW);
     return module || access(PKGLIBDIR "/" MODULE, R_OK) != 0 ? module : dlopen(PKGLIBDIR "/" MODULE, RTLD_NOW);
 }
 

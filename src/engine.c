@@ -236,9 +236,10 @@ int engine_plan(struct engine *e, const struct engine_need *need)
             kept = 1;
         else if (micro > 1)
             micro = (micro + 1) / 2;
-        else if (slots > 1)
+        else if (slots > 1) {
             slots = (slots + 1) / 2;
-        else
+            micro = need->micro_batch;
+        } else
             return error_set(ERR_INPUT,
                              "the smallest plan needs %.2f GiB, there are %.2f: raise run.memory_limit, or lower "
                              "data.max_length or generate.max_new_tokens, or use model.quantization = \"int8\"",
