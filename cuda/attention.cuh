@@ -162,17 +162,15 @@ __device__ __forceinline__ void put_rows(bf16 *tile, int row, int column, const 
     }
 }
 
-/* s [16][KEYS] = the 16 rows of a from row, times all KEYS rows of b: products over the head size, from zero. */
+/* s [16][KEYS] = the 16 rows of a from row, times all KEYS rows of b: products over the head size, from zero. Unrolled whole, the
+ * larger head sizes would not fit the registers. */
 template <int HD, int KEYS>
 __device__ __forceinline__ void tile_scores(float (*s)[4], bf16 *a, int row, bf16 *b)
 {
-    constexpr int UNROLL =
-        HD > 96 ? 4 : HD / 16; /* all steps of the larger ones do not fit the registers */
     const int lane = threadIdx.x % WARP;
 #pragma unroll
     for (int n = 0; n < KEYS / 8; n++)
         s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
-        /* all steps of the larger sizes at once do not fit the registers */
 #pragma unroll(HD > 96 ? 4 : HD / 16)
     for (int step = 0; step < HD / 16; step++) {
         uint32_t left[4];
