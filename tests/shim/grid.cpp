@@ -165,6 +165,8 @@ void meet(void *part, perform *work, place at)
         w->work = work;
     } else {
         check_place(at, w->at);
+        if (work != w->work)
+            diverged(at, w->at);
     }
     w->part[self->lane] = part;
     if (++w->met < w->live) {

@@ -9,9 +9,11 @@ namespace shim {
 /* For the grid that begins. */
 void order_begin(uint64_t n_blocks, int n_warps);
 
-uint64_t order_block(uint64_t i); /* the i-th block to run */
-const unsigned *
-order_warps(); /* a new order for the block that begins: warps; lanes, one order for all warps */
+/* The i-th block to run. */
+uint64_t order_block(uint64_t i);
+
+/* For the block that begins: its warps; the lanes, one order for all of them. */
+const unsigned *order_warps();
 const unsigned *order_lanes();
 
 /* Do the lanes of a warp that has met go on before the other warps? */
