@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 source_dir=$PWD
 build=${BUILD:-$source_dir/build}
 
-packages="gcc make autoconf automake libtool pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libconfig-dev
+packages="gcc g++ make autoconf automake libtool pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libconfig-dev
 libjansson-dev libpcre2-dev libutf8proc-dev libcmocka-dev"
 
 install_missing() {

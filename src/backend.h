@@ -229,7 +229,7 @@ struct backend_ops {
                          const act_t *x, int H, const struct head_rows *rows, float temperature);
     void (*head_logits)(struct backend *be, float *logits, const struct linear *head, const act_t *x, int H,
                         const struct head_rows *rows); /* [n][V], for tests and short prompts */
-    /* Draws a token per row: temperature, then top-k, then top-p, then the word random[i]; banned[i] (host, may be NULL)
+    /* Draws a token per row: temperature, then top-k, then top-p, then the word random[i]; banned[i] (may be NULL)
      * excludes the eos tokens listed in eos [n_eos] for that row. logprob is of the unfiltered tempered distribution
      * (of softmax(logits) when greedy), the same bits as head_logprob. */
     void (*head_sample)(struct backend *be, int32_t *token, float *logprob, const struct linear *head, const act_t *x, int H,
