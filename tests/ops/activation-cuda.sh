@@ -1,3 +1,3 @@
 #!/bin/sh
 # tests/ops/activation on the CUDA module
-exec "$srcdir/tests/ops/cuda.sh" activation
+exec "$srcdir/tests/ops/cuda.sh" ops/activation

@@ -1,3 +1,3 @@
 #!/bin/sh
 # tests/ops/adamw on the CUDA module
-exec "$srcdir/tests/ops/cuda.sh" adamw
+exec "$srcdir/tests/ops/cuda.sh" ops/adamw

@@ -1,3 +1,3 @@
 #!/bin/sh
 # tests/ops/attention on the CUDA module
-exec "$srcdir/tests/ops/cuda.sh" attention
+exec "$srcdir/tests/ops/cuda.sh" ops/attention

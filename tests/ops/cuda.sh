@@ -1,5 +1,5 @@
 #!/bin/sh
-# cuda.sh <op>: the operation's test on the CUDA module, run on the CPU by tests/shim; shapes are small, since each lane of a
+# cuda.sh <program>: a test program of tests/ on the CUDA module, run on the CPU by tests/shim; shapes are small, since each lane of a
 # warp is run by itself.
 set -eu
 shim=$builddir/tests/shim
@@ -10,4 +10,4 @@ fi
 RLHF_TEST_DEVICE=cuda RLHF_TEST_SMALL=1
 LD_LIBRARY_PATH=$shim${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export RLHF_TEST_DEVICE RLHF_TEST_SMALL LD_LIBRARY_PATH
-exec "$builddir/tests/ops/$1"
+exec "$builddir/tests/$1"

@@ -1,3 +1,3 @@
 #!/bin/sh
 # tests/ops/head on the CUDA module
-exec "$srcdir/tests/ops/cuda.sh" head
+exec "$srcdir/tests/ops/cuda.sh" ops/head

@@ -1,3 +1,3 @@
 #!/bin/sh
 # tests/ops/linear on the CUDA module
-exec "$srcdir/tests/ops/cuda.sh" linear
+exec "$srcdir/tests/ops/cuda.sh" ops/linear

@@ -1,3 +1,3 @@
 #!/bin/sh
 # tests/ops/norm on the CUDA module
-exec "$srcdir/tests/ops/cuda.sh" norm
+exec "$srcdir/tests/ops/cuda.sh" ops/norm

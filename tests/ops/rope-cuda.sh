@@ -1,3 +1,3 @@
 #!/bin/sh
 # tests/ops/rope on the CUDA module
-exec "$srcdir/tests/ops/cuda.sh" rope
+exec "$srcdir/tests/ops/cuda.sh" ops/rope

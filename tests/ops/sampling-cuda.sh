@@ -1,3 +1,3 @@
 #!/bin/sh
 # tests/ops/sampling on the CUDA module
-exec "$srcdir/tests/ops/cuda.sh" sampling
+exec "$srcdir/tests/ops/cuda.sh" ops/sampling

@@ -1,5 +1,6 @@
 /* The model against values recorded from transformers, peft and torch in float64 (tests/reference): forward of both families,
- * decoding, the gradients of a PPO mini-batch and those of all weights. */
+ * decoding, the gradients of a PPO mini-batch and those of all weights. With RLHF_TEST_DEVICE=cuda on that backend, where
+ * activations are bf16: bounds are then of an error's norm, and those of some ten roundings of 2^-9 in a row. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -47,6 +48,32 @@ static void done(int rc)
         fail_msg("%s", error_message());
 }
 
+static bool rounded(const struct bench *b)
+{
+    return b->be.ops->act == DTYPE_BF16;
+}
+
+static void open_backend(struct backend *be)
+{
+    const char *device = getenv("RLHF_TEST_DEVICE");
+    struct backend_choice choice = {.device = device ? device : "cpu", .threads = 2};
+    done(backend_open(be, &choice));
+}
+
+/* n activations of the device as floats, the caller's to free */
+static float *activations(struct bench *b, const act_t *x, int64_t n)
+{
+    const enum dtype type = b->be.ops->act;
+    void *raw = malloc((size_t)n * dtype_bytes(type));
+    float *floats = malloc((size_t)n * sizeof *floats);
+    assert_non_null(raw);
+    assert_non_null(floats);
+    b->be.ops->copy_out(&b->be, raw, x, (size_t)n * dtype_bytes(type));
+    floats_from(floats, raw, type, n);
+    free(raw);
+    return floats;
+}
+
 static void layout(struct bench *b)
 {
     struct model_shape shape = {TOKENS, SEQUENCES, TOKENS, SEQUENCES, LONGEST, b->folder.arch.layers};
@@ -60,7 +87,7 @@ static void bench_open(struct bench *b, const char *name, bool adapter, bool tra
     memset(b, 0, sizeof *b);
     snprintf(b->path, sizeof b->path, "%s/tests/reference/%s", srcdir ? srcdir : ".", name);
     done(hf_folder_open(&b->folder, b->path));
-    done(cpu_open(&b->be, NULL, 2));
+    open_backend(&b->be);
     enum dtype file = (enum dtype)hf_folder_find(&b->folder, ROLE_EMBEDDING, 0, 0, false)->dtype;
     struct model_options o = {.dtype = train_all ? DTYPE_F32 : file, .file_dtype = train_all ? DTYPE_F32 : file, .train_all = train_all};
     model_init(&b->model, &b->folder.arch, &b->be, &o);
@@ -119,9 +146,22 @@ static float *read_floats(const struct safetensors *s, const char *name, int64_t
     return values;
 }
 
-static void expect_close(const char *what, const float *got, const float *want, int64_t n)
+/* The error's norm in units of the values'. */
+static double distance(const float *got, const float *want, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++)
+    double difference = 0, norm = 0;
+    for (int64_t i = 0; i < n; i++) {
+        difference += ((double)got[i] - want[i]) * ((double)got[i] - want[i]);
+        norm += (double)want[i] * want[i];
+    }
+    return sqrt(difference / norm);
+}
+
+static void expect_close(const struct bench *b, const char *what, const float *got, const float *want, int64_t n)
+{
+    if (rounded(b) && !(distance(got, want, n) <= 2e-2))
+        fail_msg("%s: differs by %.3g of its norm", what, distance(got, want, n));
+    for (int64_t i = 0; i < n && !rounded(b); i++)
         if (!(fabs((double)got[i] - want[i]) <= 1e-4 + 1e-5 * fabs((double)want[i])))
             fail_msg("%s[%lld]: %.7g, reference %.7g", what, (long long)i, (double)got[i], (double)want[i]);
 }
@@ -146,13 +186,17 @@ static void check_forward(const char *name)
         row[i] = i;
     struct head_rows rows = model_rows(&b.model, N, row, NULL);
     model_send(&b.model);
-    float *logits = malloc((size_t)N * (size_t)V * sizeof *logits), *want = read_floats(&expected, "hidden.norm", (int64_t)N * H);
+    const size_t bytes = (size_t)N * (size_t)V * sizeof(float);
+    float *logits = malloc(bytes), *on_device = b.be.ops->region_alloc(&b.be, "logits", bytes),
+          *hidden = activations(&b, b.model.hidden, (int64_t)N * H), *want = read_floats(&expected, "hidden.norm", (int64_t)N * H);
     assert_non_null(logits);
-    expect_close("hidden", b.model.hidden, want, (int64_t)N * H);
+    expect_close(&b, "hidden", hidden, want, (int64_t)N * H);
+    free(hidden);
     free(want);
     want = read_floats(&expected, "logits", (int64_t)N * V);
-    b.be.ops->head_logits(&b.be, logits, &b.model.head, b.model.hidden, H, &rows);
-    expect_close("logits", logits, want, (int64_t)N * V);
+    b.be.ops->head_logits(&b.be, on_device, &b.model.head, b.model.hidden, H, &rows);
+    b.be.ops->copy_out(&b.be, logits, on_device, bytes);
+    expect_close(&b, "logits", logits, want, (int64_t)N * V);
     free(want);
     free(logits);
     json_decref(root);
@@ -198,9 +242,7 @@ static void check_decode(const char *name)
     struct sequence s = {.ids = ids[0], .n = N, .first = 1, .logprob = logprob};
     struct model_pass pass = {.adapter = -1};
     done(micro_batch_forward(&b.mb, &s, 1, &pass, 1.0f));
-    float *whole = malloc((size_t)N * (size_t)H * sizeof *whole);
-    assert_non_null(whole);
-    memcpy(whole, b.model.hidden, (size_t)N * (size_t)H * sizeof *whole);
+    float *whole = activations(&b, b.model.hidden, (int64_t)N * H);
     const int32_t start[] = {0, 1}, sequence[] = {0}, slot[] = {2};
     const int64_t sample[] = {0};
     pass.decode = true;
@@ -209,7 +251,9 @@ static void check_decode(const char *name)
         model_batch(&b.model, &one);
         model_send(&b.model);
         model_forward(&b.model, &pass);
-        assert_memory_equal(b.model.hidden, whole + (int64_t)t * H, (size_t)H * sizeof *whole);
+        float *hidden = activations(&b, b.model.hidden, H);
+        assert_memory_equal(hidden, whole + (int64_t)t * H, (size_t)H * sizeof *whole);
+        free(hidden);
     }
     free(whole);
     json_decref(root);
@@ -224,16 +268,19 @@ static void test_decode_equals_training_pass(void **state)
 }
 
 /* |got - want| <= 1e-4 |want|, by the norm of the tensor: PyTorch sums in float32 too */
-static void expect_gradient(const struct model *m, const char *name, int64_t offset, const float *want, int64_t n)
+static void expect_gradient(struct bench *b, const char *name, int64_t offset, const float *want, int64_t n)
 {
-    double difference = 0, norm = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double got = (double)m->trainable.grads.sum[offset + i] * 0x1p-48;
-        difference += (got - want[i]) * (got - want[i]);
-        norm += (double)want[i] * want[i];
-    }
-    if (!(sqrt(difference) <= 1e-4 * sqrt(norm)))
-        fail_msg("%s: gradient differs by %.3g of its norm %.3g", name, sqrt(difference / norm), sqrt(norm));
+    int64_t *sum = malloc((size_t)n * sizeof *sum);
+    float *got = malloc((size_t)n * sizeof *got);
+    assert_non_null(sum);
+    assert_non_null(got);
+    b->be.ops->copy_out(&b->be, sum, b->model.trainable.grads.sum + offset, (size_t)n * sizeof *sum);
+    for (int64_t i = 0; i < n; i++)
+        got[i] = (float)((double)sum[i] * 0x1p-48);
+    if (!(distance(got, want, n) <= (rounded(b) ? 5e-2 : 1e-4)))
+        fail_msg("%s: gradient differs by %.3g of its norm", name, distance(got, want, n));
+    free(sum);
+    free(got);
 }
 
 static double number(const json_t *root, const char *key)
@@ -241,20 +288,22 @@ static double number(const json_t *root, const char *key)
     return json_number_value(json_object_get(root, key));
 }
 
-static void check_ppo_tokens(const struct policy_loss_tokens *x, const struct safetensors *expected, const json_t *root,
+static void check_ppo_tokens(const struct bench *b, const struct policy_loss_tokens *x, const struct safetensors *expected, const json_t *root,
                              const struct policy_loss_settings *how)
 {
     struct policy_loss loss;
     float *logprob = read_floats(expected, "logprob", x->n), *entropy = read_floats(expected, "entropy", x->n),
           *value = read_floats(expected, "value", x->n);
-    expect_close("logprob", x->logprob, logprob, x->n);
-    expect_close("entropy", x->entropy, entropy, x->n);
-    expect_close("value", x->value, value, x->n);
+    expect_close(b, "logprob", x->logprob, logprob, x->n);
+    expect_close(b, "entropy", x->entropy, entropy, x->n);
+    expect_close(b, "value", x->value, value, x->n);
     policy_loss_ppo(&loss, x, how);
     const json_t *want = json_object_get(root, "expected");
-    assert_true(fabs(loss.total - number(want, "loss")) <= 1e-4 * fabs(number(want, "loss")));
-    assert_true(fabs(loss.policy - number(want, "policy_loss")) <= 1e-4);
-    assert_true(fabs(loss.value - number(want, "value_loss")) <= 1e-4);
+    const double bound = rounded(b) ? 2e-2 : 1e-4;
+    const double size = rounded(b) ? 1 : fabs(number(want, "loss")); /* a sum of parts of about 1 that cancel */
+    assert_true(fabs(loss.total - number(want, "loss")) <= bound * size);
+    assert_true(fabs(loss.policy - number(want, "policy_loss")) <= bound);
+    assert_true(fabs(loss.value - number(want, "value_loss")) <= bound);
     free(logprob);
     free(entropy);
     free(value);
@@ -271,7 +320,7 @@ static void check_ppo_gradients(struct bench *b, const struct safetensors *expec
         else
             snprintf(name, sizeof name, "grad.base_model.model.%s.weight", e->name);
         float *want = read_floats(expected, name, e->rows * e->cols);
-        expect_gradient(&b->model, name, e->offset, want, e->rows * e->cols);
+        expect_gradient(b, name, e->offset, want, e->rows * e->cols);
         free(want);
     }
 }
@@ -302,10 +351,20 @@ static void check_ppo(const char *name)
     float *old_logprob = read_floats(&expected, "old_logprob", R), *old_value = read_floats(&expected, "old_value", R),
           *advantage = read_floats(&expected, "advantage", R), *ret = read_floats(&expected, "return", R);
     struct policy_loss_tokens x = {R, logprob, value, entropy, old_logprob, old_value, advantage, ret};
-    check_ppo_tokens(&x, &expected, root, &how);
+    check_ppo_tokens(&b, &x, &expected, root, &how);
+    float *recorded[] = {read_floats(&expected, "logprob", R), read_floats(&expected, "value", R), read_floats(&expected, "entropy", R)};
+    if (rounded(&b)) { /* the losses' derivatives at the recorded values: what is clipped is the same then */
+        x.logprob = recorded[0];
+        x.value = recorded[1];
+        x.entropy = recorded[2];
+    }
     policy_loss_ppo_backward(d[0], d[1], d[2], &x, R, &how);
+    for (int i = 0; i < 3; i++)
+        free(recorded[i]);
     done(micro_batch_backward(&b.mb, s, n, &pass, temperature));
-    assert_int_equal(*b.model.trainable.grads.overflow, 0);
+    int64_t overflow = -1;
+    b.be.ops->copy_out(&b.be, &overflow, b.model.trainable.grads.overflow, sizeof overflow);
+    assert_int_equal(overflow, 0);
     check_ppo_gradients(&b, &expected);
     free(old_logprob);
     free(old_value);
@@ -331,6 +390,12 @@ static void test_ppo_gradients_llama(void **state)
 static void check_all_weights(const char *name)
 {
     struct bench b;
+    struct backend be;
+    open_backend(&be);
+    const bool offered = be.ops->trains_weights;
+    be.ops->close(&be);
+    if (!offered)
+        skip();
     struct safetensors expected;
     int32_t ids[SEQUENCES][LONGEST];
     int length[SEQUENCES], N = 0;
@@ -357,7 +422,7 @@ static void check_all_weights(const char *name)
         char tensor[256];
         snprintf(tensor, sizeof tensor, "grad.%s", t->entry[i].name);
         float *want = read_floats(&expected, tensor, t->entry[i].rows * t->entry[i].cols);
-        expect_gradient(&b.model, tensor, t->entry[i].offset, want, t->entry[i].rows * t->entry[i].cols);
+        expect_gradient(&b, tensor, t->entry[i].offset, want, t->entry[i].rows * t->entry[i].cols);
         free(want);
     }
     json_decref(root);
