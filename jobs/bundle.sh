@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The built program with the shared libraries it needs, Open MPI's launcher among them, as one archive for nodes that lack them:
-# unpack it anywhere, ". env.sh", and mpirun -np N rlhf-hpc input.cfg. Not in it: glibc, the driver, CUDA's libraries and NCCL.
-# The tests that need a GPU travel with it: tests/gpu/check.sh.
+# unpack it anywhere, ". env.sh" in bash, and mpirun -np N rlhf-hpc input.cfg. Not in it: glibc, the driver, CUDA's libraries and
+# NCCL. The tests that need a GPU travel with it: tests/gpu/check.sh, tests/bench/gpu.sh. For Debian's and Ubuntu's Open MPI 4.
 #   jobs/bundle.sh NAME [PROGRAM..]   from the build folder: NAME.tar.xz of ./rlhf-hpc, rlhf-hpc-cuda.so and test programs
 set -euo pipefail
 source=$(cd "$(dirname "$0")/.." && pwd)
@@ -13,12 +13,17 @@ libs=lib/$(gcc -dumpmachine)
 # what the program's kind of run cannot use: network transports with libraries of their own, other launchers
 unused='ucx|ofi|openib|psm|portals|usnic|oshmem|memheap|atomic|monitoring|flux|gridengine|simulator|pml_cm|mtl_'
 # comes from the node
-of_node='^(ld-linux|libc\.|libm\.|libpthread|librt|libdl|libresolv|libutil|libcuda|libcudart|libcublas|libnccl|libnvidia)'
+of_node='^(ld-linux|(libc|libm|libpthread|librt|libdl|libresolv|libutil|libanl)\.|libcuda|libcublas|libnccl|libnvidia)'
 
+if ! [ -d "$prefix/$libs/openmpi/lib/openmpi3" ]; then
+    echo "jobs/bundle.sh: $prefix/$libs has no openmpi/lib/openmpi3: it knows Debian's Open MPI 4 only" >&2
+    exit 1
+fi
 rm -rf "$out" && mkdir -p "$out/bin" "$out/$libs/openmpi/lib/openmpi3" "$out/$libs/pmix2/lib" "$out/share" "$out/etc/openmpi"
 
 copy_programs() {
     cp rlhf-hpc "$out/bin/"
+    ln -s bin/rlhf-hpc "$out/rlhf-hpc" # where a build has it, for the tests
     if [ -f rlhf-hpc-cuda.so ]; then
         cp rlhf-hpc-cuda.so "$out/bin/"
     fi
@@ -51,25 +56,34 @@ copy_libraries() {
                 cp -Ln "$path" "$out/$libs/$soname"
             fi
         done
-    find "$out" -type f \( -name '*.so*' -o -path "$out/bin/*" \) -exec strip --strip-unneeded {} + 2>/dev/null || true
+    find "$out" -type f \( -name '*.so*' -o -path "$out/bin/*" -o -path "$out/tests/*" -perm -u+x \) \
+        -exec strip --strip-unneeded {} + 2>/dev/null || true # not all are programs
 }
 
+# What tests/gpu and tests/bench/gpu.sh run and read.
 copy_inputs() {
-    for folder in input tests/gpu tests/bench tests/mpi; do
-        mkdir -p "$out/$folder"
-        cp -r "$source/$folder/." "$out/$folder/"
-    done
-    cp "$source/README.md" "$source/LICENSE" "$out/"
+    (cd "$source" && tar -cf - README.md LICENSE input tests/gpu/*.sh tests/mpi/run.sh tests/mpi/ppo_runs.sh tests/mpi/killed.sh \
+        tests/bench/gpu.sh tests/bench/peer_ppo.py tests/bench/*.cfg tests/bench/*/config.json) | tar -C "$out" -xf -
 }
 
 write_env() {
     cat >"$out/env.sh" <<END
-# . env.sh: what the relocated programs need. CUDA_LIBS: folders of libcudart, libcublasLt and libnccl, where the loader
-# does not find them (colons between).
-here=\$(cd "\$(dirname "\${BASH_SOURCE[0]:-\$0}")" && pwd)
-export OPAL_PREFIX=\$here OPAL_SYSCONFDIR=\$here/etc/openmpi
-export PMIX_PKGLIBDIR=\$here/$libs/pmix2/lib/pmix PMIX_PKGDATADIR=\$here/$libs/pmix2/share/pmix HWLOC_PLUGINS_PATH=/nonexistent
-export PATH=\$here/bin:\$PATH LD_LIBRARY_PATH=\$here/$libs\${CUDA_LIBS:+:\$CUDA_LIBS}\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+# . env.sh, in bash: what the programs need here. CUDA_LIBS: folders of libcudart, libcublasLt and libnccl, colons between; by default
+# the toolkit's and those of Python's packages.
+bundle=\$(cd "\$(dirname "\${BASH_SOURCE[0]:-\$0}")" && pwd)
+if [ -z "\${CUDA_LIBS:-}" ]; then
+    for folder in "\${CUDA_HOME:-/usr/local/cuda}/lib64" \$(python3 -c 'import glob, nvidia
+print(*[folder for path in nvidia.__path__ for folder in glob.glob(path + "/*/lib")])' 2>/dev/null); do
+        [ ! -d "\$folder" ] || CUDA_LIBS=\${CUDA_LIBS:+\$CUDA_LIBS:}\$folder
+    done
+fi
+export OPAL_PREFIX=\$bundle OPAL_SYSCONFDIR=\$bundle/etc/openmpi
+export PMIX_PKGLIBDIR=\$bundle/$libs/pmix2/lib/pmix PMIX_PKGDATADIR=\$bundle/$libs/pmix2/share/pmix HWLOC_PLUGINS_PATH=/nonexistent
+export PATH=\$bundle/bin:\$PATH
+export LD_LIBRARY_PATH=\$bundle/$libs\${CUDA_LIBS:+:\$CUDA_LIBS}\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+if ! command -v ssh rsh srun >/dev/null; then
+    export OMPI_MCA_plm=isolated # no way to start ranks elsewhere, which the launcher would ask for
+fi
 if [ "\$(id -u)" = 0 ]; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
@@ -81,6 +95,6 @@ copy_mpi
 copy_libraries
 copy_inputs
 write_env
-tar -C "$(dirname "$out")" -cJf "$name.tar.xz" "$name"
+tar -C "$(dirname "$out")" -cf - "$name" | xz -T0 >"$name.tar.xz"
 rm -rf "$out"
 echo "$name.tar.xz: $(stat -c %s "$name.tar.xz") bytes"

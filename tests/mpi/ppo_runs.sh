@@ -14,13 +14,14 @@ mode() {
     esac
 }
 
-# ppo NAME RANKS OPTION..: a run of ragged prompts and responses into $work/NAME; what it prints goes to $work/NAME.log
+# ppo NAME RANKS OPTION..: a run of ragged prompts and responses into $work/NAME; what it prints goes to $work/NAME.log.
+# PPO_OPTIONS: of all runs, after the others.
 ppo() {
     name=$1 n=$2
     shift 2
     ranks "$n" "$program" input/tiny-ppo.cfg -s ppo.batch_size=24 -s ppo.mini_batch_size=12 -s ppo.ppo_epochs=2 \
         -s 'data.prompt_tokens=[2, 7]' -s 'generate.max_new_tokens=[3, 20]' -s generate.ignore_eos=false \
-        -s run.save_steps=0 -s run.sample_steps=2 -s run.output_dir="$work/$name" "$@" >"$work/$name.log" 2>&1
+        -s run.save_steps=0 -s run.sample_steps=2 -s run.output_dir="$work/$name" "$@" ${PPO_OPTIONS:-} >"$work/$name.log" 2>&1
 }
 
 # The numbers of the metrics that do not depend on the clock, a line a step.
