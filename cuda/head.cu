@@ -232,17 +232,17 @@ __global__ void __launch_bounds__(THREADS)
 /* dx[row[i]] += dlogprob[i] * slope[i] where dlogprob[i] is not zero.
  *   slope [n][H] bf16; dx [.][H] bf16; row [n] distinct
  * Block:   2048 columns of a row, 8 a thread
- * Launch:  grid (ceil(H / 2048), n); 256 threads; no shared memory
+ * Launch:  grid (n, ceil(H / 2048)); 256 threads; no shared memory
  * Bytes:   6 n H; bound by memory (n = 4096, H = 6144: 151 MB)
  * Same bits: element by element
- * Limits:  H % 8 == 0, n <= 65535
+ * Limits:  H % 8 == 0
  */
 __global__ void __launch_bounds__(THREADS)
     scaled_slope_kernel(bf16 *dx, const float *dlogprob, const bf16 *slope, int H,
                         const int32_t *row)
 {
-    const int64_t i = blockIdx.y;
-    const int k = (blockIdx.x * THREADS + threadIdx.x) * PACK;
+    const int64_t i = blockIdx.x;
+    const int k = (blockIdx.y * THREADS + threadIdx.x) * PACK;
     const float d = dlogprob[i];
     if (k >= H || d == 0)
         return;
@@ -337,7 +337,7 @@ void cuda_head_slope_backward(struct backend *be, act_t *dx, const float *dlogpr
 {
     if (cuda_failed(be) || rows->n == 0)
         return;
-    LAUNCH(scaled_slope_kernel, dim3((unsigned)ceil_div(H, COLUMNS), (unsigned)rows->n), THREADS, 0,
+    LAUNCH(scaled_slope_kernel, dim3((unsigned)rows->n, (unsigned)ceil_div(H, COLUMNS)), THREADS, 0,
            cuda_state(be)->stream, dx, dlogprob, slope, H, rows->row);
     cuda_check(be, "head_slope_backward");
 }

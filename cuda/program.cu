@@ -1,5 +1,8 @@
 /* Programs: a list of operations recorded once as a CUDA graph, then launched as one. A decode step of a deep model is
  * hundreds of short kernels; launched one by one they would cost more than they run.
+ *
+ * A program's first run is an ordinary one, the second is recorded. A kernel is loaded, and cuBLASLt starts, when it is first
+ * asked for, and drivers before CUDA 12.4 refuse such work while a stream records (error 900).
  */
 #include "cuda/ops.h"
 
@@ -7,13 +10,13 @@
 
 struct program {
     uint64_t key;
-    cudaGraphExec_t graph;
+    cudaGraphExec_t graph; /* NULL: run once, not recorded yet */
 };
 
 struct cuda_programs {
     struct program *program;
     int n, room;
-    uint64_t recording; /* key of the program between begin and end */
+    struct program *recording; /* between begin and end; NULL: the operations run as they come */
 };
 
 static struct cuda_programs *programs_of(struct backend *be)
@@ -25,31 +28,41 @@ static struct cuda_programs *programs_of(struct backend *be)
     return s->programs;
 }
 
-bool cuda_program_begin(struct backend *be, uint64_t key)
+static struct program *find(struct cuda_programs *p, uint64_t key)
 {
-    struct cuda_programs *p = programs_of(be);
-    cudaStream_t stream = cuda_state(be)->stream;
-    if (cuda_failed(be))
-        return false;
-    for (int i = 0; i < p->n; i++) {
-        if (p->program[i].key != key)
-            continue;
-        cuda_check_status(be, "program", cudaGraphLaunch(p->program[i].graph, stream));
-        return false;
-    }
-    p->recording = key;
-    cuda_check_status(be, "program_begin", cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    return !cuda_failed(be);
+    for (int i = 0; i < p->n; i++)
+        if (p->program[i].key == key)
+            return &p->program[i];
+    return NULL;
 }
 
-static struct program *add(struct cuda_programs *p)
+static void add(struct cuda_programs *p, uint64_t key)
 {
     if (p->n == p->room) {
         p->room = p->room ? 2 * p->room : 16;
         p->program = (struct program *)realloc(p->program, (size_t)p->room * sizeof *p->program);
         CHECK(p->program, "out of memory");
     }
-    return &p->program[p->n++];
+    p->program[p->n++] = (struct program){key, NULL};
+}
+
+bool cuda_program_begin(struct backend *be, uint64_t key)
+{
+    struct cuda_programs *p = programs_of(be);
+    cudaStream_t stream = cuda_state(be)->stream;
+    if (cuda_failed(be))
+        return false;
+    struct program *known = find(p, key);
+    if (known && known->graph) {
+        cuda_check_status(be, "program", cudaGraphLaunch(known->graph, stream));
+        return false;
+    }
+    p->recording = known;
+    if (known)
+        cuda_check_status(be, "program_begin", cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    else
+        add(p, key);
+    return !cuda_failed(be);
 }
 
 void cuda_program_end(struct backend *be)
@@ -58,6 +71,8 @@ void cuda_program_end(struct backend *be)
     cudaStream_t stream = cuda_state(be)->stream;
     cudaGraph_t recorded = NULL;
     cudaGraphExec_t graph = NULL;
+    if (!p->recording)
+        return;
     cuda_check_status(be, "program_end", cudaStreamEndCapture(stream, &recorded));
     if (!cuda_failed(be))
         cuda_check_status(be, "program_end", cudaGraphInstantiate(&graph, recorded, 0));
@@ -65,7 +80,7 @@ void cuda_program_end(struct backend *be)
         cudaGraphDestroy(recorded);
     if (cuda_failed(be))
         return;
-    *add(p) = (struct program){p->recording, graph};
+    p->recording->graph = graph;
     cuda_check_status(be, "program", cudaGraphLaunch(graph, stream));
 }
 
@@ -75,7 +90,8 @@ void cuda_programs_close(struct backend *be)
     if (!p)
         return;
     for (int i = 0; i < p->n; i++)
-        cudaGraphExecDestroy(p->program[i].graph);
+        if (p->program[i].graph)
+            cudaGraphExecDestroy(p->program[i].graph);
     free(p->program);
     free(p);
 }

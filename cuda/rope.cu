@@ -43,6 +43,15 @@ static __device__ __forceinline__ void turn(float v[PACK], const bf16 *head, int
     }
 }
 
+/* Of a token's head of a part. The index of an array among a kernel's arguments is a constant, or the arguments go to local memory. */
+static __device__ __forceinline__ bf16 *head_of(const struct heads_place &x, int part, int token,
+                                                int head)
+{
+    bf16 *const p = part == 0 ? x.part[0] : part == 1 ? x.part[1] : x.part[2];
+    const int64_t row = part == 0 ? x.row[0] : part == 1 ? x.row[1] : x.row[2];
+    return p + token * row + head * x.head_stride;
+}
+
 /* y = x, q's and k's heads rotated: for i < half, x[i] <- x[i] cos - x[i + half] sin; x[i + half] <- x[i + half] cos + x[i] sin.
  * Rounded to bf16 once. y may lie where x does.
  *   cache != NULL: k's and v's heads also to (slot, position)
@@ -66,8 +75,7 @@ static __global__ void __launch_bounds__(CHUNKS)
     const int part = (any >= r.heads) + (any >= r.heads + r.kv_heads);
     const int head = any - (part > 0 ? r.heads : 0) - (part > 1 ? r.kv_heads : 0);
     if (valid)
-        staged[threadIdx.x] = *(const uint4 *)(from.part[part] + token * from.row[part] +
-                                               head * from.head_stride + first);
+        staged[threadIdx.x] = *(const uint4 *)(head_of(from, part, token, head) + first);
     __syncthreads();
     if (!valid)
         return;
@@ -75,7 +83,7 @@ static __global__ void __launch_bounds__(CHUNKS)
     load_pack(v, (const bf16 *)&staged[threadIdx.x]);
     if (part < 2)
         turn(v, (const bf16 *)&staged[local * chunks], first, &r, position);
-    store_pack(to.part[part] + token * to.row[part] + head * to.head_stride + first, v);
+    store_pack(head_of(to, part, token, head) + first, v);
     if (cache.data && part > 0) {
         const int slot = cache.slot[cache.sequence[token]];
         store_pack(cache.data +

@@ -276,7 +276,7 @@ struct backend_ops {
     void (*adamw)(struct backend *be, float *p, float *m, float *v, const struct grads *g, const struct adamw *how);
     uint64_t (*hash)(struct backend *be, const void *bytes, size_t n); /* of device memory; the same on every rank of one backend */
 
-    void (*measure)(struct backend *be, struct device_rates *rates); /* takes about a second; needs 768 MiB beside the plan */
+    void (*measure)(struct backend *be, struct device_rates *rates); /* takes about a second; needs 544 MiB beside the plan */
 
     /* --- sums over ranks on the device; all NULL: the caller sums host copies (comm_sum_i64) --- */
     int (*reduce_id)(struct backend *be, void *id); /* [REDUCE_ID_BYTES] of a new group, made by one of its ranks */

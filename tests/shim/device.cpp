@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <map>
+#include <set>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,6 +120,18 @@ static bool told_to_fail(const char *kernel)
     return name && bare_name(kernel) == name;
 }
 
+/* A kernel is loaded when it is first launched, which drivers before CUDA 12.4 refuse while a stream records. */
+static bool load(const void *function)
+{
+    static std::set<const void *> loaded;
+    if (loaded.count(function))
+        return true;
+    if (capture_forbids())
+        return false;
+    loaded.insert(function);
+    return true;
+}
+
 bool launch_allowed(const char *kernel, const void *function, dim3 grid, dim3 block, size_t shared)
 {
     if (lasting)
@@ -139,7 +152,7 @@ bool launch_allowed(const char *kernel, const void *function, dim3 grid, dim3 bl
         fail_for_good(cudaErrorIllegalAddress);
         return false;
     }
-    return true;
+    return load(function);
 }
 
 void check_argument(const char *kernel, int number, const void *p)

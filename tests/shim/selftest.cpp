@@ -424,6 +424,14 @@ static void test_graphs()
     EXPECT(cudaMallocHost(&pinned, N * sizeof(int)) == cudaSuccess);
     EXPECT(cudaMemset(p, 0, N * sizeof(int)) == cudaSuccess);
 
+    EXPECT(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+    LAUNCH(add, 4, 32, 0, stream, p, 0, N); /* its first launch: a recording has no place for loading it */
+    EXPECT(cudaGetLastError() == cudaErrorStreamCaptureUnsupported);
+    EXPECT(cudaStreamEndCapture(stream, &graph) == cudaErrorStreamCaptureInvalidated);
+    cudaGetLastError();
+    LAUNCH(add, 4, 32, 0, stream, p, 0, N);
+    EXPECT(cudaStreamSynchronize(stream) == cudaSuccess);
+
     EXPECT(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal) == cudaSuccess);
     LAUNCH(add, 4, 32, 0, stream, p, by, N);
     by = 100; /* arguments were copied */
