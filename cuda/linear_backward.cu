@@ -71,9 +71,10 @@ __device__ __forceinline__ void fill(unsigned char *to, const struct backward_pr
         const bf16 *from = term->d + (valid ? (tile.n + at) * term->ld_d + column : 0);
         copy_async16(to + stage<T>::D + copy * PIECE, from, valid);
     }
-    if (sizeof(W) == 1 && threadIdx.x < SLAB) {
-        const int k = first + threadIdx.x;
-        ((float *)(to + stage<T>::ABSMAX))[threadIdx.x] = k < term->count ? term->absmax[k] : 0.0f;
+    if (sizeof(W) == 1 && threadIdx.x < SLAB / 4) {
+        const int k = first + threadIdx.x * 4;
+        const bool valid = k < term->count;
+        copy_async16(to + stage<T>::ABSMAX + threadIdx.x * PIECE, term->absmax + (valid ? k : 0), valid);
     }
 }
 
