@@ -266,7 +266,7 @@ size_t gemm_workspace(int max_tokens, int, int)
 void cuda_linear_backward(struct backend *be, act_t *dx, struct linear *const *l, const act_t *const *dy, int n_linears,
                           const act_t *x, int N, const struct linear_pass *pass, struct grads *g)
 {
-    if (cuda_failed(be))
+    if (cuda_failed(be) || N == 0)
         return;
     CHECK(n_linears <= GROUP_MAX && l[0]->in % PACK == 0, "%d linear layers of %d inputs", n_linears, l[0]->in);
     struct backward_product p = {};
