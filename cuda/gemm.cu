@@ -50,10 +50,10 @@ template <class T> __host__ __device__ constexpr int output_of(int row)
 }
 
 template <class T, class W>
-__device__ __forceinline__ struct source<T, W> source_of(const struct forward_product &p, struct tile_at tile)
+__device__ __forceinline__ source<T, W> source_of(const struct forward_product &p, struct tile_at tile)
 {
     typedef stage<T, W> S;
-    struct source<T, W> s;
+    source<T, W> s;
     s.k = (int)(threadIdx.x % S::PIECES) * (PIECE / (int)sizeof(W));
     s.x_k = (int)(threadIdx.x % T::X_PIECES) * PACK;
     s.output = tile.m + output_of<T>((int)(threadIdx.x / S::PIECES));
@@ -61,7 +61,7 @@ __device__ __forceinline__ struct source<T, W> source_of(const struct forward_pr
     s.x = p.x + s.x_k;
 #pragma unroll
     for (int i = 0; i < T::X_COPIES; i++) {
-        const int n = tile.n + (int)(threadIdx.x / T::X_PIECES) + i * s.X_STEP;
+        const int n = tile.n + (int)(threadIdx.x / T::X_PIECES) + i * source<T, W>::X_STEP;
         s.token[i] = n >= p.N ? -1 : p.row ? p.row[n] : n;
     }
     return s;
@@ -69,21 +69,22 @@ __device__ __forceinline__ struct source<T, W> source_of(const struct forward_pr
 
 /* Starts the copies of the next stage. */
 template <class T, class W>
-__device__ __forceinline__ void fill(unsigned char *to, const struct forward_product &p, struct source<T, W> &s)
+__device__ __forceinline__ void fill(unsigned char *to, const struct forward_product &p, source<T, W> &s)
 {
     typedef stage<T, W> S;
-    static_assert((s.STEP & (s.STEP - 1)) == 0 && s.STEP * S::PIECES == T::THREADS, "rows STEP apart");
+    constexpr int STEP = source<T, W>::STEP, X_STEP = source<T, W>::X_STEP;
+    static_assert((STEP & (STEP - 1)) == 0 && STEP * S::PIECES == T::THREADS, "rows STEP apart");
     const unsigned byte = threadIdx.x % S::PIECES * PIECE, x_byte = threadIdx.x % T::X_PIECES * PIECE; /* in a row */
     unsigned char *weights = to + byte / S::ROW * S::W_SLAB + byte % S::ROW + threadIdx.x / S::PIECES * S::ROW;
     unsigned char *x = to + T::SLABS * S::W_SLAB + x_byte / X_ROW * T::X_SLAB + x_byte % X_ROW + threadIdx.x / T::X_PIECES * X_ROW;
 #pragma unroll
     for (int i = 0; i < S::COPIES; i++) {
-        const int more = output_of<T>(i * s.STEP);
-        copy_async16(weights + i * s.STEP * S::ROW, s.weight + (int64_t)more * p.ld, s.output + more < p.out && s.k < p.ld);
+        const int more = output_of<T>(i * STEP);
+        copy_async16(weights + i * STEP * S::ROW, s.weight + (int64_t)more * p.ld, s.output + more < p.out && s.k < p.ld);
     }
 #pragma unroll
     for (int i = 0; i < T::X_COPIES; i++)
-        copy_async16(x + i * s.X_STEP * X_ROW, s.x + (int64_t)s.token[i] * p.in, s.token[i] >= 0 && s.x_k < p.in);
+        copy_async16(x + i * X_STEP * X_ROW, s.x + (int64_t)s.token[i] * p.in, s.token[i] >= 0 && s.x_k < p.in);
     s.weight += S::K, s.x += S::K, s.k += S::K, s.x_k += S::K;
 }
 
@@ -97,7 +98,7 @@ template <class W> __device__ __forceinline__ void load_weights(struct weight_wo
 {
 #pragma unroll
     for (int h = 0; h < 2; h++)
-        load_words<4 * w.WORDS>(w.row[h], from + h * 8 * SLAB * sizeof(W));
+        load_words<4 * weight_words<W>::WORDS>(w.row[h], from + h * 8 * SLAB * sizeof(W));
 }
 
 /* Their fragments for step s. */
@@ -105,8 +106,10 @@ template <class W> __device__ __forceinline__ void weight_fragments(uint32_t a[4
 {
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        a[i] = sizeof(W) == 1 ? expand_codes(__byte_perm(w.row[i % 2][s], 0, i / 2 ? 0x0302 : 0x0100))
-                              : w.row[i % 2][2 * s + i / 2];
+        if constexpr (sizeof(W) == 1)
+            a[i] = expand_codes(__byte_perm(w.row[i % 2][s], 0, i / 2 ? 0x0302 : 0x0100));
+        else
+            a[i] = w.row[i % 2][2 * s + i / 2];
 }
 
 /* Where a lane's words of a slab of weights begin. */
@@ -135,6 +138,7 @@ template <class T, class W> __device__ __forceinline__ void multiply(float acc[T
     typedef stage<T, W> S;
     const unsigned char *weights = lane_weights<T, W>(from), *tokens = from + T::SLABS * S::W_SLAB;
     constexpr int HELD = T::MT == 1 ? 2 : 1;
+    static_assert(HELD == 2 || T::SLABS == 1, "slabs ahead");
     struct weight_words<W> w[HELD];
     uint32_t b[HELD][T::NT][4];
     load_weights<W>(w[0], weights);
@@ -215,11 +219,11 @@ template <class T, class W, class Y> __global__ void __launch_bounds__(T::THREAD
     const struct tile_at tile = tile_of<T>(blockIdx.x, p.out, p.N), at = lane_of<T>(tile);
     const int stages = (p.ld + S::K - 1) / S::K;
     float acc[T::MT][T::NT][4] = {}, scale[T::E], rest[FEW ? 2 : 1][ROWS][T::E];
-    struct source<T, W> source = source_of<T, W>(p, tile);
+    source<T, W> from = source_of<T, W>(p, tile);
 #pragma unroll
     for (int i = 0; i < S::STAGES - 1; i++) {
         if (i < stages)
-            fill<T, W>(shared + i * S::BYTES, p, source);
+            fill<T, W>(shared + i * S::BYTES, p, from);
         copy_async_commit();
     }
     if constexpr (FEW) {
@@ -232,7 +236,7 @@ template <class T, class W, class Y> __global__ void __launch_bounds__(T::THREAD
         copy_async_wait<S::STAGES - 2>();
         __syncthreads();
         if (i + S::STAGES - 1 < stages)
-            fill<T, W>(shared + next * S::BYTES, p, source);
+            fill<T, W>(shared + next * S::BYTES, p, from);
         copy_async_commit();
         multiply<T, W>(acc, shared + current * S::BYTES);
         current = current + 1 < S::STAGES ? current + 1 : 0;

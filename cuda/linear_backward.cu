@@ -56,10 +56,11 @@ template <class T, class W> struct source {
 };
 
 template <class T, class W>
-__device__ __forceinline__ void start_term(struct source<T, W> &s, const struct backward_product &p, const struct term *term,
+__device__ __forceinline__ void start_term(source<T, W> &s, const struct backward_product &p, const struct term *term,
                                            struct tile_at tile)
 {
-    const unsigned k = threadIdx.x / s.PIECES, piece = threadIdx.x % s.PIECES, token = threadIdx.x / T::X_PIECES;
+    constexpr int PIECES = source<T, W>::PIECES;
+    const unsigned k = threadIdx.x / PIECES, piece = threadIdx.x % PIECES, token = threadIdx.x / T::X_PIECES;
     s.term = term;
     s.weight = (const W *)term->weight + k * (int64_t)p.ld + tile.m + piece * (PIECE / sizeof(W));
     s.d = term->d + (tile.n + token) * term->ld_d + threadIdx.x % T::X_PIECES * PACK;
@@ -68,26 +69,27 @@ __device__ __forceinline__ void start_term(struct source<T, W> &s, const struct 
 
 /* Starts the copies of the next slab. */
 template <class T, class W>
-__device__ __forceinline__ void fill(unsigned char *to, const struct backward_product &p, struct source<T, W> &s,
+__device__ __forceinline__ void fill(unsigned char *to, const struct backward_product &p, source<T, W> &s,
                                      struct tile_at tile)
 {
-    constexpr int ROW = T::M * (int)sizeof(W), COPIES = SLAB / s.STEP;
-    static_assert(COPIES * s.STEP == SLAB && T::X_COPIES * s.X_STEP == T::N, "a tile's copies");
+    constexpr int PIECES = source<T, W>::PIECES, STEP = source<T, W>::STEP, X_STEP = source<T, W>::X_STEP;
+    constexpr int ROW = T::M * (int)sizeof(W), COPIES = SLAB / STEP;
+    static_assert(COPIES * STEP == SLAB && T::X_COPIES * X_STEP == T::N, "a tile's copies");
     if (s.left <= 0)
         start_term<T, W>(s, p, s.term + 1, tile);
-    const unsigned row = threadIdx.x / s.PIECES, piece = threadIdx.x % s.PIECES;
+    const unsigned row = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
     const bool input = tile.m + (int)piece * (PIECE / (int)sizeof(W)) < p.ld;
 #pragma unroll
     for (int i = 0; i < COPIES; i++) {
-        const int k = (int)row + i * s.STEP;
-        copy_async16(to + k * ROW + (piece ^ swizzle(k)) * PIECE, s.weight + (int64_t)(i * s.STEP) * p.ld, k < s.left && input);
+        const int k = (int)row + i * STEP;
+        copy_async16(to + k * ROW + (piece ^ swizzle(k)) * PIECE, s.weight + (int64_t)(i * STEP) * p.ld, k < s.left && input);
     }
     const int token = tile.n + (int)(threadIdx.x / T::X_PIECES);
     const bool column = (int)(threadIdx.x % T::X_PIECES) * PACK < s.left;
 #pragma unroll
     for (int i = 0; i < T::X_COPIES; i++)
-        copy_async16(to + stage<T>::D + (threadIdx.x + i * T::THREADS) * PIECE, s.d + i * s.X_STEP * s.term->ld_d,
-                     token + i * s.X_STEP < p.N && column);
+        copy_async16(to + stage<T>::D + (threadIdx.x + i * T::THREADS) * PIECE, s.d + i * X_STEP * s.term->ld_d,
+                     token + i * X_STEP < p.N && column);
     if (sizeof(W) == 1 && threadIdx.x < SLAB / 4) {
         const int k = threadIdx.x * 4;
         copy_async16(to + stage<T>::ABSMAX + k * sizeof(float), s.term->absmax + (s.term->count - s.left) + k, k < s.left);
@@ -142,20 +144,20 @@ template <class T, class W>
 __device__ __forceinline__ void add_terms(float acc[T::MT][T::NT][4], unsigned char *shared, const struct backward_product &p,
                                           const struct term *term, int end, struct tile_at tile)
 {
-    struct source<T, W> source;
-    start_term<T, W>(source, p, term, tile);
+    source<T, W> from;
+    start_term<T, W>(from, p, term, tile);
     __syncthreads(); /* the stages may still be read */
 #pragma unroll
     for (int i = 0; i < STAGES - 1; i++) {
         if (i < end)
-            fill<T, W>(shared + i * stage<T>::BYTES, p, source, tile);
+            fill<T, W>(shared + i * stage<T>::BYTES, p, from, tile);
         copy_async_commit();
     }
     for (int i = 0; i < end; i++) {
         copy_async_wait<STAGES - 2>();
         __syncthreads();
         if (i + STAGES - 1 < end)
-            fill<T, W>(shared + (i + STAGES - 1) % STAGES * stage<T>::BYTES, p, source, tile);
+            fill<T, W>(shared + (i + STAGES - 1) % STAGES * stage<T>::BYTES, p, from, tile);
         copy_async_commit();
         multiply<T, W>(acc, shared + i % STAGES * stage<T>::BYTES);
     }
