@@ -210,7 +210,7 @@ __device__ __forceinline__ void store(Y *y, const struct forward_product &p, con
  * Same bits: an output's sum is one chain of mma over ascending slabs in every shape, of its own token and output alone
  * Limits:  in % 8 == 0, any N >= 1; out % 8 == 0 with an epilogue, else any
  */
-template <class T, class W, class Y> __global__ void __launch_bounds__(T::THREADS) product_forward(struct forward_product p, Y *y)
+template <class T, class W, class Y> __global__ void __launch_bounds__(T::THREADS, 1) product_forward(struct forward_product p, Y *y)
 {
     typedef stage<T, W> S;
     constexpr bool FEW = T::MT == 1;
