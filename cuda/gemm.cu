@@ -34,84 +34,127 @@ struct forward_product {
     struct epilogue e; /* without row_absmax */
 };
 
-/* Rows of x that this thread copies, -1 behind the last. */
-template <class T> __device__ __forceinline__ void rows_of(int row[T::X_COPIES], const struct forward_product &p, int n)
+/* What a thread copies of each stage: one piece of some rows of weights, STEP apart, and of tokens. Row 8 e + g of a warp's weights is
+ * output E g + e; the bits of that come from those of the row, so that rows STEP apart are at outputs of constant distance. */
+template <class T, class W> struct source {
+    static constexpr int STEP = T::THREADS / stage<T, W>::PIECES, X_STEP = T::THREADS / T::X_PIECES;
+    const W *weight; /* of the first row, at input k */
+    const bf16 *x;   /* of token 0, at input x_k */
+    int output, k, x_k;
+    int token[T::X_COPIES]; /* rows of x, -1 behind the last */
+};
+
+template <class T> __host__ __device__ constexpr int output_of(int row)
 {
-#pragma unroll
-    for (int i = 0; i < T::X_COPIES; i++) {
-        const int at = n + (threadIdx.x + i * T::THREADS) / T::X_PIECES;
-        row[i] = at >= p.N ? -1 : p.row ? p.row[at] : at;
-    }
+    return row / T::WARP_M * T::WARP_M + row % 8 * T::E + row % T::WARP_M / 8;
 }
 
-/* Starts the copies of inputs k .. k + K - 1. Row 8 e + g of a warp's weights is output E g + e. */
 template <class T, class W>
-__device__ __forceinline__ void fill(unsigned char *to, const struct forward_product &p, struct tile_at tile,
-                                     const int row[T::X_COPIES], int k)
+__device__ __forceinline__ source<T, W> source_of(const struct forward_product &p, struct tile_at tile)
 {
     typedef stage<T, W> S;
-#pragma unroll
-    for (int i = 0; i < S::COPIES; i++) {
-        const int copy = threadIdx.x + i * T::THREADS, at = copy / S::PIECES, piece = copy % S::PIECES;
-        const int slab = piece * PIECE / S::ROW, in_warp = at % T::WARP_M;
-        const int m = tile.m + at / T::WARP_M * T::WARP_M + in_warp % 8 * T::E + in_warp / 8;
-        const int first = k + piece * PIECE / (int)sizeof(W);
-        const bool valid = m < p.out && first < p.ld;
-        const W *from = (const W *)p.weight + (valid ? (int64_t)m * p.ld + first : 0);
-        copy_async16(to + slab * S::W_SLAB + at * S::ROW + piece * PIECE % S::ROW, from, valid);
-    }
-    unsigned char *x = to + T::SLABS * S::W_SLAB;
+    source<T, W> s;
+    s.k = (int)(threadIdx.x % S::PIECES) * (PIECE / (int)sizeof(W));
+    s.x_k = (int)(threadIdx.x % T::X_PIECES) * PACK;
+    s.output = tile.m + output_of<T>((int)(threadIdx.x / S::PIECES));
+    s.weight = (const W *)p.weight + (int64_t)s.output * p.ld + s.k;
+    s.x = p.x + s.x_k;
 #pragma unroll
     for (int i = 0; i < T::X_COPIES; i++) {
-        const int copy = threadIdx.x + i * T::THREADS, at = copy / T::X_PIECES, piece = copy % T::X_PIECES;
-        const int first = k + piece * PACK;
-        const bool valid = row[i] >= 0 && first < p.in;
-        const bf16 *from = p.x + (valid ? (int64_t)row[i] * p.in + first : 0);
-        copy_async16(x + piece / 4 * T::X_SLAB + at * X_ROW + piece % 4 * PIECE, from, valid);
+        const int n = tile.n + (int)(threadIdx.x / T::X_PIECES) + i * source<T, W>::X_STEP;
+        s.token[i] = n >= p.N ? -1 : p.row ? p.row[n] : n;
     }
+    return s;
 }
 
-/* Fragments of 16 outputs for both steps of a slab; row: of the lane's first output. */
-template <class W> __device__ __forceinline__ void load_weights(uint32_t a[2][4], const unsigned char *row)
+/* Starts the copies of the next stage. */
+template <class T, class W>
+__device__ __forceinline__ void fill(unsigned char *to, const struct forward_product &p, source<T, W> &s)
 {
-    constexpr int WORDS = 2 * (int)sizeof(W);
-    uint32_t low[WORDS], high[WORDS];
-    load_words<4 * WORDS>(low, row);
-    load_words<4 * WORDS>(high, row + 8 * SLAB * sizeof(W));
+    typedef stage<T, W> S;
+    constexpr int STEP = source<T, W>::STEP, X_STEP = source<T, W>::X_STEP;
+    static_assert((STEP & (STEP - 1)) == 0 && STEP * S::PIECES == T::THREADS, "rows STEP apart");
+    const unsigned byte = threadIdx.x % S::PIECES * PIECE, x_byte = threadIdx.x % T::X_PIECES * PIECE; /* in a row */
+    unsigned char *weights = to + byte / S::ROW * S::W_SLAB + byte % S::ROW + threadIdx.x / S::PIECES * S::ROW;
+    unsigned char *x = to + T::SLABS * S::W_SLAB + x_byte / X_ROW * T::X_SLAB + x_byte % X_ROW + threadIdx.x / T::X_PIECES * X_ROW;
 #pragma unroll
-    for (int s = 0; s < 2; s++) {
-        if constexpr (sizeof(W) == 1) {
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                a[s][2 * i] = expand_codes(__byte_perm(low[s], 0, i ? 0x0302 : 0x0100));
-                a[s][2 * i + 1] = expand_codes(__byte_perm(high[s], 0, i ? 0x0302 : 0x0100));
-            }
-        } else {
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                a[s][2 * i] = low[2 * s + i];
-                a[s][2 * i + 1] = high[2 * s + i];
-            }
-        }
+    for (int i = 0; i < S::COPIES; i++) {
+        const int more = output_of<T>(i * STEP);
+        copy_async16(weights + i * STEP * S::ROW, s.weight + (int64_t)more * p.ld, s.output + more < p.out && s.k < p.ld);
     }
+#pragma unroll
+    for (int i = 0; i < T::X_COPIES; i++)
+        copy_async16(x + i * X_STEP * X_ROW, s.x + (int64_t)s.token[i] * p.in, s.token[i] >= 0 && s.x_k < p.in);
+    s.weight += S::K, s.x += S::K, s.k += S::K, s.x_k += S::K;
+}
+
+/* A lane's words of 16 outputs in a slab, of the first and the ninth; from: those of the first. */
+template <class W> struct weight_words {
+    static constexpr int WORDS = 2 * (int)sizeof(W);
+    uint32_t row[2][WORDS];
+};
+
+template <class W> __device__ __forceinline__ void load_weights(struct weight_words<W> &w, const unsigned char *from)
+{
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+        load_words<4 * weight_words<W>::WORDS>(w.row[h], from + h * 8 * SLAB * sizeof(W));
+}
+
+/* Their fragments for step s. */
+template <class W> __device__ __forceinline__ void weight_fragments(uint32_t a[4], const struct weight_words<W> &w, int s)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        if constexpr (sizeof(W) == 1)
+            a[i] = expand_codes(__byte_perm(w.row[i % 2][s], 0, i / 2 ? 0x0302 : 0x0100));
+        else
+            a[i] = w.row[i % 2][2 * s + i / 2];
+}
+
+/* Where a lane's words of a slab of weights begin. */
+template <class T, class W> __device__ __forceinline__ const unsigned char *lane_weights(const unsigned char *slab)
+{
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    return slab + (warp % T::WARPS_M * T::WARP_M + lane / 4) * stage<T, W>::ROW + lane % 4 * 8 * sizeof(W);
 }
 
 template <class T, class W>
-__device__ __forceinline__ void multiply(float acc[T::MT][T::NT][4], const unsigned char *weights, const unsigned char *tokens)
+__device__ __forceinline__ void multiply_words(float acc[T::NT][4], const struct weight_words<W> &w, const uint32_t b[T::NT][4])
 {
-    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    const unsigned char *row = weights + (warp % T::WARPS_M * T::WARP_M + lane / 4) * stage<T, W>::ROW + lane % 4 * 8 * sizeof(W);
-    uint32_t b[T::NT][4];
-    load_tokens<T>(b, tokens);
 #pragma unroll
-    for (int mt = 0; mt < T::MT; mt++) {
-        uint32_t a[2][4];
-        load_weights<W>(a, row + mt * 16 * stage<T, W>::ROW);
+    for (int s = 0; s < 2; s++) {
+        uint32_t a[4];
+        weight_fragments<W>(a, w, s);
 #pragma unroll
-        for (int s = 0; s < 2; s++)
+        for (int nt = 0; nt < T::NT; nt++)
+            mma_bf16(acc[nt], a, b[nt] + 2 * s);
+    }
+}
+
+/* Adds a stage's products to the sums. One fragment of outputs a lane leaves registers to read a slab ahead. */
+template <class T, class W> __device__ __forceinline__ void multiply(float acc[T::MT][T::NT][4], const unsigned char *from)
+{
+    typedef stage<T, W> S;
+    const unsigned char *weights = lane_weights<T, W>(from), *tokens = from + T::SLABS * S::W_SLAB;
+    constexpr int HELD = T::MT == 1 ? 2 : 1;
+    static_assert(HELD == 2 || T::SLABS == 1, "slabs ahead");
+    struct weight_words<W> w[HELD];
+    uint32_t b[HELD][T::NT][4];
+    load_weights<W>(w[0], weights);
+    load_tokens<T>(b[0], tokens);
 #pragma unroll
-            for (int nt = 0; nt < T::NT; nt++)
-                mma_bf16(acc[mt][nt], a[s], b[nt] + 2 * s);
+    for (int slab = 0; slab < T::SLABS; slab++) {
+        if (slab + 1 < T::SLABS) {
+            load_weights<W>(w[(slab + 1) % HELD], weights + (slab + 1) * S::W_SLAB);
+            load_tokens<T>(b[(slab + 1) % HELD], tokens + (slab + 1) * T::X_SLAB);
+        }
+#pragma unroll
+        for (int mt = 0; mt < T::MT; mt++) {
+            if (mt > 0)
+                load_weights<W>(w[0], weights + mt * 16 * S::ROW);
+            multiply_words<T, W>(acc[mt], w[slab % HELD], b[slab % HELD]);
+        }
     }
 }
 
@@ -167,7 +210,7 @@ __device__ __forceinline__ void store(Y *y, const struct forward_product &p, con
  * Same bits: an output's sum is one chain of mma over ascending slabs in every shape, of its own token and output alone
  * Limits:  in % 8 == 0, any N >= 1; out % 8 == 0 with an epilogue, else any
  */
-template <class T, class W, class Y> __global__ void __launch_bounds__(T::THREADS) product_forward(struct forward_product p, Y *y)
+template <class T, class W, class Y> __global__ void __launch_bounds__(T::THREADS, 1) product_forward(struct forward_product p, Y *y)
 {
     typedef stage<T, W> S;
     constexpr bool FEW = T::MT == 1;
@@ -176,12 +219,11 @@ template <class T, class W, class Y> __global__ void __launch_bounds__(T::THREAD
     const struct tile_at tile = tile_of<T>(blockIdx.x, p.out, p.N), at = lane_of<T>(tile);
     const int stages = (p.ld + S::K - 1) / S::K;
     float acc[T::MT][T::NT][4] = {}, scale[T::E], rest[FEW ? 2 : 1][ROWS][T::E];
-    int row[T::X_COPIES];
-    rows_of<T>(row, p, tile.n);
+    source<T, W> from = source_of<T, W>(p, tile);
 #pragma unroll
     for (int i = 0; i < S::STAGES - 1; i++) {
         if (i < stages)
-            fill<T, W>(shared + i * S::BYTES, p, tile, row, i * S::K);
+            fill<T, W>(shared + i * S::BYTES, p, from);
         copy_async_commit();
     }
     if constexpr (FEW) {
@@ -194,13 +236,9 @@ template <class T, class W, class Y> __global__ void __launch_bounds__(T::THREAD
         copy_async_wait<S::STAGES - 2>();
         __syncthreads();
         if (i + S::STAGES - 1 < stages)
-            fill<T, W>(shared + next * S::BYTES, p, tile, row, (i + S::STAGES - 1) * S::K);
+            fill<T, W>(shared + next * S::BYTES, p, from);
         copy_async_commit();
-        const unsigned char *from = shared + current * S::BYTES;
-#pragma unroll
-        for (int slab = 0; slab < T::SLABS; slab++)
-            if (i * S::K + slab * SLAB < p.ld)
-                multiply<T, W>(acc, from + slab * S::W_SLAB, from + T::SLABS * S::W_SLAB + slab * T::X_SLAB);
+        multiply<T, W>(acc, shared + current * S::BYTES);
         current = current + 1 < S::STAGES ? current + 1 : 0;
         next = next + 1 < S::STAGES ? next + 1 : 0;
     }

@@ -97,7 +97,7 @@ template <class T> __device__ __forceinline__ void load_tokens(uint32_t b[T::NT]
  * codes, after the byte_perm that puts them there. */
 __device__ __forceinline__ uint32_t expand_codes(uint32_t w)
 {
-    const uint32_t low = (w & 0x007f007fu) | 0x43004300u, sign = (w & 0x00800080u) | 0x43004300u;
+    const uint32_t low = and_or(w, 0x007f007fu, 0x43004300u), sign = and_or(w, 0x00800080u, 0x43004300u);
     return fma_bf16x2(sign, 0xbf80bf80u, low); /* low - sign */
 }
 

@@ -41,40 +41,60 @@ template <class T> struct stage {
 };
 
 /* Pieces of 16 bytes of row k of the weights are swapped so that a fragment's rows, 8t + q for one q, lie in different banks. */
-__device__ __forceinline__ int swizzle(int k)
+__device__ __forceinline__ unsigned swizzle(unsigned k)
 {
     return k % 2 + k / 8 % 4 * 2;
 }
 
+/* What a thread copies of each slab: one piece of some rows of weights, STEP apart, and of tokens. */
+template <class T, class W> struct source {
+    static constexpr int PIECES = T::M * (int)sizeof(W) / PIECE, STEP = T::THREADS / PIECES, X_STEP = T::THREADS / T::X_PIECES;
+    const struct term *term;
+    const W *weight; /* of its first row */
+    const bf16 *d;   /* of its first token */
+    int left;        /* rows of the term from the slab on */
+};
+
 template <class T, class W>
-__device__ __forceinline__ void fill(unsigned char *to, const struct backward_product &p, const struct term *term,
-                                     struct tile_at tile, int slab)
+__device__ __forceinline__ void start_term(source<T, W> &s, const struct backward_product &p, const struct term *term,
+                                           struct tile_at tile)
 {
-    int first_slab = 0;
-    while (slab >= term->end)
-        first_slab = (term++)->end;
-    const int first = (slab - first_slab) * SLAB;
-    constexpr int ROW = T::M * (int)sizeof(W), PIECES = ROW / PIECE, COPIES = SLAB * PIECES / T::THREADS;
-    static_assert(COPIES * T::THREADS == SLAB * PIECES && T::X_COPIES * T::THREADS == T::N * T::X_PIECES, "a tile's copies");
+    constexpr int PIECES = source<T, W>::PIECES;
+    const unsigned k = threadIdx.x / PIECES, piece = threadIdx.x % PIECES, token = threadIdx.x / T::X_PIECES;
+    s.term = term;
+    s.weight = (const W *)term->weight + k * (int64_t)p.ld + tile.m + piece * (PIECE / sizeof(W));
+    s.d = term->d + (tile.n + token) * term->ld_d + threadIdx.x % T::X_PIECES * PACK;
+    s.left = term->count;
+}
+
+/* Starts the copies of the next slab. */
+template <class T, class W>
+__device__ __forceinline__ void fill(unsigned char *to, const struct backward_product &p, source<T, W> &s,
+                                     struct tile_at tile)
+{
+    constexpr int PIECES = source<T, W>::PIECES, STEP = source<T, W>::STEP, X_STEP = source<T, W>::X_STEP;
+    constexpr int ROW = T::M * (int)sizeof(W), COPIES = SLAB / STEP;
+    static_assert(COPIES * STEP == SLAB && T::X_COPIES * X_STEP == T::N, "a tile's copies");
+    if (s.left <= 0)
+        start_term<T, W>(s, p, s.term + 1, tile);
+    const unsigned row = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
+    const bool input = tile.m + (int)piece * (PIECE / (int)sizeof(W)) < p.ld;
 #pragma unroll
     for (int i = 0; i < COPIES; i++) {
-        const int copy = threadIdx.x + i * T::THREADS, k = copy / PIECES, piece = copy % PIECES;
-        const int input = tile.m + piece * PIECE / (int)sizeof(W);
-        const bool valid = first + k < term->count && input < p.ld;
-        const W *from = (const W *)term->weight + (valid ? (int64_t)(first + k) * p.ld + input : 0);
-        copy_async16(to + k * ROW + (piece ^ swizzle(k)) * PIECE, from, valid);
+        const int k = (int)row + i * STEP;
+        copy_async16(to + k * ROW + (piece ^ swizzle(k)) * PIECE, s.weight + (int64_t)(i * STEP) * p.ld, k < s.left && input);
     }
+    const int token = tile.n + (int)(threadIdx.x / T::X_PIECES);
+    const bool column = (int)(threadIdx.x % T::X_PIECES) * PACK < s.left;
 #pragma unroll
-    for (int i = 0; i < T::X_COPIES; i++) {
-        const int copy = threadIdx.x + i * T::THREADS, at = copy / T::X_PIECES, column = first + copy % T::X_PIECES * PACK;
-        const bool valid = tile.n + at < p.N && column < term->count;
-        const bf16 *from = term->d + (valid ? (tile.n + at) * term->ld_d + column : 0);
-        copy_async16(to + stage<T>::D + copy * PIECE, from, valid);
+    for (int i = 0; i < T::X_COPIES; i++)
+        copy_async16(to + stage<T>::D + (threadIdx.x + i * T::THREADS) * PIECE, s.d + i * X_STEP * s.term->ld_d,
+                     token + i * X_STEP < p.N && column);
+    if (sizeof(W) == 1 && threadIdx.x < SLAB / 4) {
+        const int k = threadIdx.x * 4;
+        copy_async16(to + stage<T>::ABSMAX + k * sizeof(float), s.term->absmax + (s.term->count - s.left) + k, k < s.left);
     }
-    if (sizeof(W) == 1 && threadIdx.x < SLAB) {
-        const int k = first + threadIdx.x;
-        ((float *)(to + stage<T>::ABSMAX))[threadIdx.x] = k < term->count ? term->absmax[k] : 0.0f;
-    }
+    s.left -= SLAB, s.weight += (int64_t)SLAB * p.ld, s.d += SLAB;
 }
 
 /* Values e of two rows of a lane's E inputs as a pair of bf16; scale: of the rows, for codes. */
@@ -124,18 +144,20 @@ template <class T, class W>
 __device__ __forceinline__ void add_terms(float acc[T::MT][T::NT][4], unsigned char *shared, const struct backward_product &p,
                                           const struct term *term, int end, struct tile_at tile)
 {
+    source<T, W> from;
+    start_term<T, W>(from, p, term, tile);
     __syncthreads(); /* the stages may still be read */
 #pragma unroll
     for (int i = 0; i < STAGES - 1; i++) {
         if (i < end)
-            fill<T, W>(shared + i * stage<T>::BYTES, p, term, tile, i);
+            fill<T, W>(shared + i * stage<T>::BYTES, p, from, tile);
         copy_async_commit();
     }
     for (int i = 0; i < end; i++) {
         copy_async_wait<STAGES - 2>();
         __syncthreads();
         if (i + STAGES - 1 < end)
-            fill<T, W>(shared + (i + STAGES - 1) % STAGES * stage<T>::BYTES, p, term, tile, i + STAGES - 1);
+            fill<T, W>(shared + (i + STAGES - 1) % STAGES * stage<T>::BYTES, p, from, tile);
         copy_async_commit();
         multiply<T, W>(acc, shared + i % STAGES * stage<T>::BYTES);
     }
@@ -246,7 +268,7 @@ size_t gemm_workspace(int max_tokens, int, int)
 void cuda_linear_backward(struct backend *be, act_t *dx, struct linear *const *l, const act_t *const *dy, int n_linears,
                           const act_t *x, int N, const struct linear_pass *pass, struct grads *g)
 {
-    if (cuda_failed(be))
+    if (cuda_failed(be) || N == 0)
         return;
     CHECK(n_linears <= GROUP_MAX && l[0]->in % PACK == 0, "%d linear layers of %d inputs", n_linears, l[0]->in);
     struct backward_product p = {};

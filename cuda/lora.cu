@@ -126,6 +126,8 @@ template <int NT, bool DROPOUT> __global__ void __launch_bounds__(PROJECT_THREAD
                     load_piece(b[i][nt], p.x + (int64_t)n * p.in + k, n < p.N && k < p.in);
                 }
             }
+            if (AHEAD > 1)
+                __syncwarp(); /* all loads are asked for before the first is waited for */
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
                 if (DROPOUT)

@@ -37,6 +37,14 @@ __device__ __forceinline__ uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t 
     return d;
 }
 
+/* (a & b) | c. Where b and c are constants the compiler would take two instructions. */
+__device__ __forceinline__ uint32_t and_or(uint32_t a, uint32_t b, uint32_t c)
+{
+    uint32_t d;
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
+
 /* Four (or two) 8x8 matrices of 16-bit values from shared memory. Lane i gives the address of row i % 8 of matrix i / 8 (16
  * bytes, aligned to 16; ldmatrix_x2 reads the addresses of lanes 0 to 15); r[j] of a lane holds of matrix j: row lane / 4,
  * columns 2 (lane % 4) and the next. */
@@ -75,7 +83,7 @@ __device__ __forceinline__ void ldmatrix_x2_trans(uint32_t r[2], const void *sha
 }
 
 /* 16 bytes from global to shared memory, both aligned to 16, without passing through registers; zeros where valid is false
- * (global is not read then, but must be an address that may be formed). */
+ * (global is not read then and may point anywhere). */
 __device__ __forceinline__ void copy_async16(void *shared, const void *global, bool valid)
 {
     uint32_t at = (uint32_t)__cvta_generic_to_shared(shared);

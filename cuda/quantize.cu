@@ -76,7 +76,7 @@ __device__ __forceinline__ void list_outliers(uint32_t *list, const uint32_t raw
  * Same bits: a maximum and integer counts do not depend on order; nothing of other rows
  * Limits:  in % 8 == 0, in <= QUANTISE_IN_MOST (checked by the launcher)
  */
-static __global__ void quantise_kernel(struct codes q, int ld)
+static __global__ void __launch_bounds__(QUANTISE_IN_MOST / (HELD * PACK)) quantise_kernel(struct codes q, int ld)
 {
     __shared__ int scratch[WARP];
     const int n = blockIdx.x;

@@ -30,6 +30,11 @@ static inline void mma_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2]
 }
 
 /* The product is exact in float; the sum is rounded to float, then to bf16. */
+static inline uint32_t and_or(uint32_t a, uint32_t b, uint32_t c)
+{
+    return (a & b) | c;
+}
+
 static inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c)
 {
     uint32_t d = 0;
