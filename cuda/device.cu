@@ -12,9 +12,10 @@
 static const size_t ring_half = (size_t)8 << 20;
 static const size_t copy_align = 64;
 
-/* What a context, the libraries' kernels and the recorded programs take on recent drivers, and the most that NCCL's channels take
- * (mpi/nccl.cu). Estimates: the plan says so. */
-static const size_t context_bytes = (size_t)512 << 20;
+/* What a context takes on recent drivers (about 430 MiB where there are 142 multiprocessors), with the kernels that are loaded and the
+ * recorded programs (10 KB a kernel: 7 MB for a decode step of 44 layers, and one of each number of rows), and the most that NCCL's
+ * channels take (mpi/nccl.cu). Estimates: the plan says so. */
+static const size_t context_bytes = (size_t)640 << 20;
 static const size_t channels_bytes = (size_t)296 << 20;
 
 struct cuda_memory {
