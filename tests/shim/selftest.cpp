@@ -425,7 +425,8 @@ static void test_graphs()
     EXPECT(cudaMemset(p, 0, N * sizeof(int)) == cudaSuccess);
 
     EXPECT(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
-    LAUNCH(add, 4, 32, 0, stream, p, 0, N); /* its first launch: a recording has no place for loading it */
+    LAUNCH(add, 4, 32, 0, stream, p, 0,
+           N); /* its first launch: a recording has no place for loading it */
     EXPECT(cudaGetLastError() == cudaErrorStreamCaptureUnsupported);
     EXPECT(cudaStreamEndCapture(stream, &graph) == cudaErrorStreamCaptureInvalidated);
     cudaGetLastError();
