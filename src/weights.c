@@ -148,7 +148,7 @@ static int floats_random(const struct source *s, float *out, const struct arch_t
                                  inner ? (uint32_t)t->slot : (uint32_t)t->role);
     bool residual = inner && (t->slot == LIN_ATTN_OUT || t->slot == LIN_MLP_DOWN);
     float deviation = residual ? 0.02f / sqrtf(2.0f * (float)s->arch->layers) : 0.02f;
-#pragma omp parallel for schedule(static) if (n >= 1 << 20)
+#pragma omp parallel for schedule(static) if (n >= 1 << 16)
     for (int64_t i = 0; i < n; i++)
         out[i] = deviation * near_normal(key, first + i);
     return 0;
