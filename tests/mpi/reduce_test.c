@@ -22,7 +22,7 @@ struct rig {
     int64_t *host; /* [n] what the device gave back */
 };
 
-static int rig_open(struct rig *r, struct comm *c, int64_t n, bool share_device, double timeout_sec)
+static int rig_start(struct rig *r, struct comm *c, int64_t n, bool share_device, double timeout_sec)
 {
     struct backend_choice choice = {.device = "cuda", .threads = 1, .node_rank = comm_node_rank(c)};
     *r = (struct rig){.comm = c};
@@ -55,6 +55,14 @@ static void rig_close(struct rig *r)
     free(r->host);
     if (r->be.ops)
         r->be.ops->close(&r->be);
+}
+
+static int rig_open(struct rig *r, struct comm *c, int64_t n, bool share_device, double timeout_sec)
+{
+    int rc = rig_start(r, c, n, share_device, timeout_sec);
+    if (rc != 0)
+        rig_close(r);
+    return rc;
 }
 
 /* Of rank r at place i in sum number k: all 64 bits, so that sums wrap. */
