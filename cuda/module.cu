@@ -1,4 +1,6 @@
 /* What the module exports: the table of operations, and the function that starts them. */
+#include "cuda/gemm.h"
+#include "cuda/int8.h"
 #include "cuda/ops.h"
 
 extern "C" const struct backend_ops backend_module = {
@@ -6,8 +8,8 @@ extern "C" const struct backend_ops backend_module = {
     .act = DTYPE_BF16,
     .name = "cuda",
     .width_multiple = 8,
-    .width_most = 32768,
-    .rank_most = 256,
+    .width_most = QUANTISE_IN_MOST, /* norms take as many columns */
+    .rank_most = LORA_MOST,
     .decode_multiple = 8,
     .trains_weights = 0,
     .host_memory = 0,
