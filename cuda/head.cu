@@ -10,7 +10,7 @@
 #include "cuda/ops.h"
 
 enum {
-    ROWS = 1024,              /* from here on the products take their largest tiles */
+    ROWS = 1024,              /* at a time: products take their largest tiles from 512 on, and read the weights once a round */
     ROWS_STEP = 64,           /* whole tiles of the products; so many at least */
     SCRATCH_MOST = 640 << 20, /* bytes: ROWS rows of 150 thousand tokens */
     PART_WARPS = 4,           /* parts_kernel */
