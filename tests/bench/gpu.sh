@@ -14,6 +14,7 @@ program=$(cd "$builddir" && pwd)/rlhf-hpc
 out=${OUT:-gpu-report}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
+: >>"$out/parts.jsonl"
 export srcdir builddir OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 neox=${NEOX:-tests/bench/neox-20b.cfg} neox_long=${NEOX_LONG:-tests/bench/neox-20b-long.cfg} llama=${LLAMA:-tests/bench/llama-1b.cfg}
 cd "$srcdir"
