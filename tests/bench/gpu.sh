@@ -99,24 +99,24 @@ peer_part() {
 run_card() {
     say "$(date -u +%FT%TZ) on $(hostname)"
     say "$(nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,clocks.max.memory,power.limit --format=csv 2>&1 || true)"
-    part card 60 "$program" --version
+    part card 30 "$program" --version
 }
 
 run_check() {
-    part check 420 tests/gpu/check.sh quick
+    part check 360 tests/gpu/check.sh quick
 }
 
 # All responses of the longest kind, as the peer's are.
 run_neox() {
-    bench neox 300 "$neox" -s run.max_steps=2 -s generate.max_new_tokens=15
+    bench neox 270 "$neox" -s run.max_steps=2 -s generate.max_new_tokens=15
 }
 
 run_neox-long() {
-    bench neox-long 240 "$neox_long" -s run.max_steps=1
+    bench neox-long 200 "$neox_long" -s run.max_steps=1
 }
 
 run_llama() {
-    bench llama 120 "$llama"
+    bench llama 90 "$llama"
 }
 
 run_shared() {
@@ -125,7 +125,7 @@ run_shared() {
 }
 
 run_peer-llama() {
-    peer_part peer-llama 150 llama "$llama"
+    peer_part peer-llama 130 llama "$llama"
 }
 
 # In int8 where bitsandbytes is, else in bf16 where the card holds that.
@@ -138,7 +138,7 @@ run_peer-neox() {
         say "== peer-neox: skipped, no bitsandbytes, and ${mib:-0} MiB do not hold it in bf16"
         return
     fi
-    peer_part peer-neox 300 neox "$neox" --steps 1 $kind
+    peer_part peer-neox 270 neox "$neox" --steps 1 $kind
 }
 
 [ $# -gt 0 ] || set -- card check neox neox-long llama shared peer-llama peer-neox
