@@ -1,10 +1,11 @@
 /* From the sum of a product to an output, in one order for every kernel, so that a row has the same bits on each path:
  *
  *   low  = sum over j ascending of t[n][j] b[o][j], by fmaf from 0               (with an adapter)
- *   rest = bias[o], or 0;  with an adapter fmaf(lora_scale, low, rest);  llm.int8 adds its outliers here (outliers.cuh)
+ *   rest = bias[o], or 0;  with an adapter fmaf(lora_scale, low, rest);  llm.int8 adds its outliers here (int8.cuh)
  *   y    = fmaf(sum, scale, rest),  scale = 1,  absmax[o] * (1/127),  or (row_absmax[n] * absmax[o]) * (1/16129)
  *
- * rest does not need the sum: a kernel may compute it first, while the product's operands arrive.
+ * rest does not need the sum: a kernel may compute it first, while the product's operands arrive. int32 sums are converted first,
+ * rounding to nearest.
  */
 #ifndef RLHF_CUDA_EPILOGUE_CUH
 #define RLHF_CUDA_EPILOGUE_CUH
@@ -18,24 +19,6 @@ __device__ __forceinline__ float epilogue_scale(const struct epilogue &e, int n,
         return 1;
     return e.row_absmax ? (e.row_absmax[n] * e.absmax[o]) * (1.0f / 16129.0f)
                         : e.absmax[o] * (1.0f / 127.0f);
-}
-
-__device__ __forceinline__ float epilogue_rest(const struct epilogue &e, int n, int o)
-{
-    const float rest = e.bias ? e.bias[o] : 0.0f;
-    if (!e.t)
-        return rest;
-    const float *t = e.t + (int64_t)n * e.r, *b = e.b + (int64_t)o * e.r;
-    float low = 0;
-    for (int j = 0; j < e.r; j++)
-        low = fmaf(t[j], b[j], low);
-    return fmaf(e.lora_scale, low, rest);
-}
-
-/* Output o of row n from its sum (int32 sums are converted first, rounding to nearest). */
-__device__ __forceinline__ float epilogue_value(const struct epilogue &e, float sum, int n, int o)
-{
-    return fmaf(sum, epilogue_scale(e, n, o), epilogue_rest(e, n, o));
 }
 
 /* low of outputs o .. o + WIDTH - 1 in rows n + i step < N: a thread's rows share the loads of b. Lanes of a warp that agree in o share
@@ -94,22 +77,6 @@ __device__ __forceinline__ void epilogue_rest_rows(float rest[ROWS][WIDTH], cons
 #pragma unroll
         for (int i = 0; i < ROWS; i++)
             rest[i][c] = e.t ? fmaf(e.lora_scale, low[i][c], bias) : bias;
-    }
-}
-
-/* v: sums in, outputs out; o .. o + WIDTH - 1 in rows n + i step < N. */
-template <int ROWS, int WIDTH>
-__device__ __forceinline__ void epilogue_rows(float v[ROWS][WIDTH], const struct epilogue &e, int n,
-                                              int step, int N, int o)
-{
-    float rest[ROWS][WIDTH];
-    epilogue_rest_rows<ROWS, WIDTH>(rest, e, n, step, N, o);
-#pragma unroll
-    for (int i = 0; i < ROWS; i++) {
-        const int row = n + i * step < N ? n + i * step : N - 1;
-#pragma unroll
-        for (int c = 0; c < WIDTH; c++)
-            v[i][c] = fmaf(v[i][c], epilogue_scale(e, row, o + c), rest[i][c]);
     }
 }
 

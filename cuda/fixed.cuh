@@ -1,5 +1,5 @@
 /* Adding float gradients to the exact accumulators: v * 2^48, rounded half to even, added to int64 (src/cpu/fixed.h gives the
- * same integers). Integer sums do not depend on order, so contributions may be added by any thread, with or without atomics.
+ * same integers). Integer sums do not depend on order, so contributions may be added by any thread.
  */
 #ifndef RLHF_CUDA_FIXED_CUH
 #define RLHF_CUDA_FIXED_CUH
@@ -28,16 +28,7 @@ __device__ __forceinline__ void grads_refuse(const struct grads &g, int64_t elem
         atomicMin(overflow, mine);
 }
 
-/* Adds v to an element that no other thread of the launch touches. What is not accepted is left out and raises overflow. */
-__device__ __forceinline__ void grads_add(const struct grads &g, int64_t element, float v)
-{
-    if (grads_accept(g, v))
-        g.sum[element] = (int64_t)((uint64_t)g.sum[element] + (uint64_t)fixed_of(v));
-    else
-        grads_refuse(g, element);
-}
-
-/* The same where other threads may add to the element meanwhile. */
+/* Adds v to an element; other threads may add to it meanwhile. What is not accepted is left out and raises overflow. */
 __device__ __forceinline__ void grads_add_atomic(const struct grads &g, int64_t element, float v)
 {
     if (grads_accept(g, v))

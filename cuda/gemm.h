@@ -14,7 +14,7 @@
 
 /* What becomes of acc[n][o] before it is stored:
  *   y = acc * (row_absmax ? row_absmax[n] / 127 : 1) * (absmax ? absmax[o] / 127 : 1) + bias[o] + lora_scale * sum_j t[n][j] b[o][j]
- * with j ascending, by fmaf. Any pointer may be NULL. */
+ * in the order that epilogue.cuh writes down. Any pointer may be NULL. */
 struct epilogue {
     const float *absmax, *bias; /* [out] */
     const float *row_absmax;    /* [N] of quantised activations */
@@ -49,8 +49,8 @@ static inline int lora_ranks(int r)
 void lora_project(struct backend *be, float *t, const struct lora *a, const struct linear *l, const act_t *x, int N,
                   const struct linear_pass *pass);
 
-/* Scratch of linear_backward. linear_backward.cu. */
-size_t gemm_workspace(int max_tokens, int max_in, int max_out);
+/* Bytes of scratch of linear_backward for so many tokens. linear_backward.cu. */
+size_t gemm_workspace(int max_tokens);
 
 /* u = scale B^T dy, bf16 [N][lora_ranks(r)], written, and dA, dB added to g. narrow: scratch, float [N][lora_ranks(r)]. lora.cu. */
 void lora_backward(struct backend *be, act_t *u, float *narrow, const struct lora *a, const struct linear *l, const act_t *dy,

@@ -26,7 +26,7 @@ size_t cuda_linear_workspace(struct backend *be, int max_tokens, int max_in, int
     (void)be;
     const int rows = int8_rows(1, max_tokens); /* few outputs let a part have the most */
     const size_t forward = low_bytes(max_tokens, LORA_MOST * (int)GROUP_MAX) + int8_bytes(rows, max_in, max_out);
-    const size_t backward = gemm_workspace(max_tokens, max_in, max_out);
+    const size_t backward = gemm_workspace(max_tokens);
     return forward > backward ? forward : backward;
 }
 

@@ -260,7 +260,7 @@ template <class W> static void launch_rows(cudaStream_t stream, const struct bac
         launch<tile_many, W, bf16, false>(stream, p, dx);
 }
 
-size_t gemm_workspace(int max_tokens, int, int)
+size_t gemm_workspace(int max_tokens)
 {
     return (size_t)max_tokens * LORA_MOST * (sizeof(float) + GROUP_MAX * sizeof(bf16));
 }
@@ -275,7 +275,7 @@ void cuda_linear_backward(struct backend *be, act_t *dx, struct linear *const *l
     p.in = l[0]->in;
     p.ld = linear_ld(p.in);
     p.N = N;
-    float *narrow = (float *)cuda_scratch(be, gemm_workspace(N, p.in, 0));
+    float *narrow = (float *)cuda_scratch(be, gemm_workspace(N));
     bf16 *u = (bf16 *)(narrow + (int64_t)N * LORA_MOST);
     for (int i = 0; i < n_linears; i++) {
         const int out = l[i]->out, before = i > 0 ? p.base[i - 1].end : 0;

@@ -34,15 +34,6 @@ __device__ __forceinline__ uint32_t philox_step(uint32_t step, uint64_t sample)
     return step ^ (uint32_t)(sample >> 32) << 16;
 }
 
-/* rng_word */
-__device__ __forceinline__ uint32_t philox_word(struct rng_key key, uint32_t step, uint64_t sample, uint32_t position,
-                                                uint32_t element)
-{
-    uint32_t w[4];
-    philox(w, key, philox_step(step, sample), (uint32_t)sample, position, element / 4);
-    return element % 4 == 0 ? w[0] : element % 4 == 1 ? w[1] : element % 4 == 2 ? w[2] : w[3];
-}
-
 /* rng_uniform: in [0, 1), multiples of 2^-24 */
 __device__ __forceinline__ float philox_uniform(uint32_t word)
 {

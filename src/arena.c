@@ -65,15 +65,10 @@ void arena_freeze(struct arena *a)
     a->frozen = true;
 }
 
-size_t arena_total(const struct arena *a)
+size_t arena_device_bytes(const struct arena *a, const struct backend *be)
 {
     size_t total = 0;
     for (int p = 0; p < MEM_PURPOSES; p++)
-        total += a->used[p];
+        total += p == MEM_HOST && !be->ops->host_memory ? 0 : a->used[p];
     return total;
-}
-
-size_t arena_device_bytes(const struct arena *a, const struct backend *be)
-{
-    return arena_total(a) - (be->ops->host_memory ? 0 : a->used[MEM_HOST]);
 }

@@ -45,7 +45,6 @@ int arena_place(struct arena *a, struct backend *be, void *shared);
 size_t arena_shared_bytes(const struct arena *a);
 
 void arena_freeze(struct arena *a);
-size_t arena_total(const struct arena *a);
 size_t arena_device_bytes(const struct arena *a, const struct backend *be); /* of the device: less MEM_HOST where that is apart */
 const char *memory_name(enum memory purpose);
 

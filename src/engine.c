@@ -64,6 +64,7 @@ static int open_backend(struct engine *e, bool plan_only)
     struct backend_choice choice = {device_name(e->settings->run.device), e->threads, comm_node_rank(e->comm), plan_only};
     TRY(comm_agree(e->comm, backend_open(&e->be, &choice)));
     TRY(comm_agree(e->comm, check_widths(e)));
+    _Static_assert((int)PLACE_DEVICE_BYTES == (int)DEVICE_ID_BYTES, "a device's own bytes");
     e->places = placement_gather(e->comm, e->be.ops->name, e->be.ops->device_id(&e->be));
     return placement_check(e->places, comm_size(e->comm), e->settings->run.share_device);
 }
