@@ -15,13 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void *allocate(int64_t n, size_t size)
-{
-    void *p = calloc((size_t)n + 1, size);
-    assert_non_null(p);
-    return p;
-}
-
 /* A head of V tokens over H inputs. */
 static void head_init(struct layer *y, int V, int H, enum dtype dtype, float scale)
 {
@@ -76,7 +69,7 @@ static void check_logprob(int V, int H, int N, int n, enum dtype dtype, float te
     struct layer head;
     head_init(&head, V, H, dtype, 3);
     float *x = ops_random((int64_t)N * H, 2, 1);
-    int32_t *row = allocate(n, sizeof *row), *target = allocate(n, sizeof *target);
+    int32_t *row = ops_allocate(n, sizeof *row), *target = ops_allocate(n, sizeof *target);
     for (int i = 0; i < n; i++) {
         row[i] = i * 7 % N;
         target[i] = i == 0 ? V - 1 : i * 13 % V;
@@ -84,7 +77,7 @@ static void check_logprob(int V, int H, int N, int n, enum dtype dtype, float te
     struct logprob c = {&head, x, N, {n, row, target}, temperature};
     float *got = ops_same_bits(run_logprob, &c, (size_t)n * (3 + (size_t)V) * sizeof *got);
 
-    double *z = allocate(V, sizeof *z);
+    double *z = ops_allocate(V, sizeof *z);
     for (int i = 0; i < n; i++) {
         reference_logits(z, &head, x + (int64_t)row[i] * H);
         ops_close("logits", got + 3 * n + (int64_t)i * V, z, V, 1e-5);
@@ -172,7 +165,7 @@ static void test_logprob_of_a_sure_row(void **state)
     head_init(&head, V, H, DTYPE_F32, 0);
     for (int v = 0; v < V; v++)
         head.rows[v * H] = v == 17 ? 500 : -500;
-    float *x = allocate(H, sizeof *x);
+    float *x = ops_allocate(H, sizeof *x);
     x[0] = 1;
     struct logprob c = {&head, x, 1, {2, row, target}, 1};
     float *got = ops_same_bits(run_logprob, &c, 2 * (3 + V) * sizeof *got);
@@ -233,27 +226,14 @@ static size_t backward_bytes(const struct backward *c)
            (size_t)c->b->n_tokens * (size_t)c->head->shape.in * sizeof(float);
 }
 
-/* |got - want| <= bound of the largest |want| */
-static void check_gradient(const char *what, const double *got, const double *want, int64_t n,
-                           double bound)
-{
-    double largest = 0;
-    for (int64_t i = 0; i < n; i++)
-        largest = fmax(largest, fabs(want[i]));
-    for (int64_t i = 0; i < n; i++)
-        if (!(fabs(got[i] - want[i]) <= bound * largest))
-            fail_msg("%s: element %lld is %.9g, should be %.9g (largest %.3g)", what, (long long)i,
-                     got[i], want[i], largest);
-}
-
 static void compare_backward(const struct backward *c, const int64_t *got)
 {
     const int V = c->head->shape.out, H = c->head->shape.in;
     const int64_t size = (int64_t)c->b->n_tokens * H, weights = (int64_t)V * H;
     const float *dx = (const float *)(const void *)(got + c->n_trained + 1);
     double *dx_want = ops_double(c->dx, size), *dx_got = ops_double(dx, size);
-    double *dw = allocate(weights, sizeof *dw), *dw_got = allocate(weights, sizeof *dw_got);
-    double *z = allocate(2 * V, sizeof *z), *dz = z + V, *w = allocate(weights, sizeof *w);
+    double *dw = ops_allocate(weights, sizeof *dw), *dw_got = ops_allocate(weights, sizeof *dw_got);
+    double *z = ops_allocate(2 * V, sizeof *z), *dz = z + V, *w = ops_allocate(weights, sizeof *w);
     reference_weights(w, &c->head->shape, c->head->rows);
     for (int i = 0; i < c->rows.n; i++) {
         const int64_t row = c->rows.row[i];
@@ -267,11 +247,11 @@ static void compare_backward(const struct backward *c, const int64_t *got)
             }
         }
     }
-    check_gradient("dx", dx_got, dx_want, size, ops_bound_acts(1e-5));
+    ops_close_largest("dx", dx_got, dx_want, size, ops_bound_acts(1e-5));
     for (int64_t i = 0; c->n_trained > 0 && i < weights; i++)
         dw_got[i] = (double)got[c->head->shape.offset_weight + i] * 0x1p-48;
     if (c->n_trained > 0)
-        check_gradient("dW", dw_got, dw, weights, 1e-5);
+        ops_close_largest("dW", dw_got, dw, weights, 1e-5);
     assert_int_equal(got[c->n_trained], 0);
     free(dx_want);
     free(dx_got);
@@ -286,11 +266,11 @@ static void check_sequences(const struct backward *c, const int64_t *got)
 {
     const int64_t H = c->head->shape.in;
     const float *dx = (const float *)(const void *)(got + c->n_trained + 1);
-    int64_t *total = allocate(c->n_trained, sizeof *total);
+    int64_t *total = ops_allocate(c->n_trained, sizeof *total);
     int end = c->rows.n;
     for (int s = c->b->n_seqs - 1; s >= 0; s--) {
         const int start = c->b->start[s], length = c->b->start[s + 1] - start;
-        int32_t *row = allocate(length, sizeof *row);
+        int32_t *row = ops_allocate(length, sizeof *row);
         int first = end;
         while (first > 0 && c->rows.row[first - 1] >= start)
             first--;
@@ -331,7 +311,7 @@ static void check_backward(const int length[4], int V, int H, enum dtype dtype, 
     }
     float *x = ops_random(N * H, 2, 1), *dx = ops_random(N * H, 4, 0.1f),
           *d = ops_random(2 * N, 6, 1);
-    int32_t *row = allocate(N, sizeof *row), *target = allocate(N, sizeof *target), n = 0;
+    int32_t *row = ops_allocate(N, sizeof *row), *target = ops_allocate(N, sizeof *target), n = 0;
     for (int32_t i = 0; i < N; i++) {
         if (i % 5 == 3) /* not asked for: dx stays */
             continue;
@@ -488,8 +468,8 @@ static void test_embed(void **state)
         const size_t bytes = (size_t)(n_trained + 1) * 8 + (size_t)H * 13 * 4;
         int64_t *got = ops_same_bits(run_embed, (void *)(uintptr_t)&c, bytes);
         const float *y = (const float *)(const void *)(got + n_trained + 1);
-        double *w = allocate((int64_t)V * H, sizeof *w);
-        int64_t *sum = allocate(n_trained, sizeof *sum);
+        double *w = ops_allocate((int64_t)V * H, sizeof *w);
+        int64_t *sum = ops_allocate(n_trained, sizeof *sum);
         reference_weights(w, &table.shape, table.rows);
         for (int t = 0; t < 13; t++) {
             for (int k = 0; k < H; k++) {
@@ -549,7 +529,7 @@ static size_t scalar_bytes(const struct scalar *c)
 static void check_scalar_sequences(const struct scalar *c, const int64_t *got, const float *dx,
                                    const float *value)
 {
-    int64_t *total = allocate(c->H + 4, sizeof *total);
+    int64_t *total = ops_allocate(c->H + 4, sizeof *total);
     for (int s = c->b->n_seqs - 1; s >= 0; s--) {
         const int64_t H = c->H, start = c->b->start[s];
         const int length = c->b->start[s + 1] - (int)start;
@@ -591,8 +571,8 @@ static void check_scalar(int H)
                              {n, row, NULL}, &b, H};
     int64_t *got = ops_same_bits(run_scalar, (void *)(uintptr_t)&c, scalar_bytes(&c));
     const float *dx = (const float *)(const void *)(got + H + 4), *value = dx + N * H;
-    double *want = allocate(n, sizeof *want), *dx_want = ops_double(c.dx, N * H);
-    double *dw = allocate(H + 1, sizeof *dw), *dw_got = allocate(H + 1, sizeof *dw_got);
+    double *want = ops_allocate(n, sizeof *want), *dx_want = ops_double(c.dx, N * H);
+    double *dw = ops_allocate(H + 1, sizeof *dw), *dw_got = ops_allocate(H + 1, sizeof *dw_got);
     for (int i = 0; i < n; i++) {
         want[i] = c.w[H];
         dw[H] += c.dvalue[i];
@@ -606,7 +586,7 @@ static void check_scalar(int H)
         dw_got[k] = (double)got[2 + k] * 0x1p-48;
     ops_close("value", value, want, n, 1e-5);
     ops_close_acts("dx", dx, dx_want, N * H, 1e-5);
-    check_gradient("dw and dbias", dw_got, dw, H + 1, 1e-5);
+    ops_close_largest("dw and dbias", dw_got, dw, H + 1, 1e-5);
     assert_int_equal(got[0] | got[1] | got[H + 3], 0);
     check_scalar_sequences(&c, got, dx, value);
     free(got);

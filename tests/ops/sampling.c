@@ -16,13 +16,6 @@
 
 enum { H = 16, N_EOS = 2 };
 
-static void *allocate(int64_t n, size_t size)
-{
-    void *p = calloc((size_t)n + 1, size);
-    assert_non_null(p);
-    return p;
-}
-
 struct run {
     const struct layer *head;
     const float *x; /* [n_x][H] */
@@ -101,7 +94,7 @@ static void distribution(double *p, const float *logits, int V, const struct sam
                          const int32_t *eos)
 {
     const float factor = 1.0f / (how->temperature > 0 ? how->temperature : 1.0f);
-    struct token *t = allocate(V, sizeof *t);
+    struct token *t = ops_allocate(V, sizeof *t);
     int left = 0;
     for (int32_t v = 0; v < V; v++) {
         p[v] = 0;
@@ -150,7 +143,7 @@ static void check_vocabulary(int V, const struct sampling *how, bool ban)
     struct run c = {&head, x, N_X, ROWS, row, *how, random, ban ? banned : NULL, ban ? eos : NULL,
                     true};
     int32_t *got = sample(&c);
-    double *p = allocate(V, sizeof *p);
+    double *p = ops_allocate(V, sizeof *p);
     for (int i = 0; i < ROWS; i++) {
         const float *logits = (float *)got + 3 * ROWS + (int64_t)i * V;
         distribution(p, logits, V, how, ban && banned[i] ? eos : NULL);
@@ -329,7 +322,7 @@ static void test_banned_token_far_above(void **state)
 /* Frequencies by chi-square; tokens of few expected draws are counted together. */
 static void check_frequencies(const int32_t *drawn, int n, const double *p, int V)
 {
-    int32_t *count = allocate(V, sizeof *count);
+    int32_t *count = ops_allocate(V, sizeof *count);
     for (int i = 0; i < n; i++)
         count[drawn[i]]++;
     double expected = 0, seen = 0, chi = 0;
@@ -356,9 +349,9 @@ static void check_draws(int V, int n, const struct sampling *how, bool ban)
     struct layer head;
     layer_init(&head, V, H, DTYPE_BF16, MATMUL_PLAIN, false, 0, 5);
     float *x = ops_random(H, 2, 2);
-    int32_t *row = allocate(n, sizeof *row);
-    uint32_t *random = allocate(n, sizeof *random);
-    uint8_t *banned = allocate(n, 1);
+    int32_t *row = ops_allocate(n, sizeof *row);
+    uint32_t *random = ops_allocate(n, sizeof *random);
+    uint8_t *banned = ops_allocate(n, 1);
     for (int i = 0; i < n; i++)
         random[i] = rng_word(rng_key(31, RNG_TEST, 0, 0), 0, 0, 0, (uint32_t)i);
     random[0] = 0;
@@ -366,7 +359,7 @@ static void check_draws(int V, int n, const struct sampling *how, bool ban)
     memset(banned, ban, (size_t)n);
     struct run c = {&head, x, 1, 1, row, *how, random, banned, eos, true};
     int32_t *one = sample(&c);
-    double *p = allocate(V, sizeof *p);
+    double *p = ops_allocate(V, sizeof *p);
     distribution(p, (float *)one + 3, V, how, ban ? eos : NULL);
     c.n = n;
     c.logits = false;

@@ -94,3 +94,33 @@ void layer_put(struct backend *be, struct linear *l, struct lora *adapter, const
     }
     be->ops->linear_refresh(be, l);
 }
+
+const struct layer_format layer_formats[LAYER_FORMATS] = {
+    {"F32", DTYPE_F32, MATMUL_PLAIN, 0},
+    {"F16", DTYPE_F16, MATMUL_PLAIN, 0},
+    {"BF16", DTYPE_BF16, MATMUL_PLAIN, 0},
+    {"int8 dequantised", DTYPE_I8, MATMUL_DEQUANT, 0},
+    {"LLM.int8()", DTYPE_I8, MATMUL_LLM_INT8, 0},
+    {"LLM.int8() with outliers", DTYPE_I8, MATMUL_LLM_INT8, 3},
+};
+
+void layers_init(struct layer *y, int n, const struct layer_format *f, int in, int out, bool bias,
+                 int r, float dropout)
+{
+    for (int i = 0; i < n; i++) {
+        const int width = i == 0 ? out : i == 1 ? out + 3 : 2 * out;
+        layer_init(&y[i], ops_width(width), in, f->dtype, f->matmul, bias || i == 1, i == 1 ? 0 : r,
+                   20 + 2 * (unsigned)i);
+        y[i].shape.outlier_threshold = f->threshold;
+        y[i].adapter.dropout = dropout;
+        y[i].adapter.key = rng_key(9, RNG_DROPOUT, 4, (uint32_t)i);
+    }
+}
+
+void layers_put(struct backend *be, struct siblings *s, const struct layer *from, int n)
+{
+    for (int i = 0; i < n; i++) {
+        layer_put(be, &s->linear[i], &s->adapter[i], &from[i]);
+        s->address[i] = &s->linear[i];
+    }
+}

@@ -25,4 +25,26 @@ void layer_source(struct layer *y, enum dtype source);
 void layer_put(struct backend *be, struct linear *l, struct lora *adapter,
                const struct layer *from);
 
+/* Formats of weights. */
+enum { LAYER_FORMATS = 6, LAYER_BF16 = 2 };
+struct layer_format {
+    const char *name;
+    enum dtype dtype;
+    enum matmul matmul;
+    float threshold;
+};
+extern const struct layer_format layer_formats[LAYER_FORMATS];
+
+/* Layers of one input, in memory of the backend. */
+enum { SIBLINGS = 3 };
+struct siblings {
+    struct linear linear[SIBLINGS], *address[SIBLINGS];
+    struct lora adapter[SIBLINGS];
+};
+
+/* n <= SIBLINGS layers of about the widths out, out + 3, 2 * out; the second has a bias always and an adapter never. */
+void layers_init(struct layer *y, int n, const struct layer_format *f, int in, int out, bool bias,
+                 int r, float dropout);
+void layers_put(struct backend *be, struct siblings *s, const struct layer *from, int n);
+
 #endif

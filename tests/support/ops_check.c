@@ -327,6 +327,25 @@ void ops_close_sums(const char *what, const float *got, const double *want, int6
     ops_close(what, got, want, n, 5 * rounded);
 }
 
+void ops_close_largest(const char *what, const double *got, const double *want, int64_t n,
+                       double bound)
+{
+    double largest = 0;
+    for (int64_t i = 0; i < n; i++)
+        largest = fmax(largest, fabs(want[i]));
+    for (int64_t i = 0; i < n; i++)
+        if (!(fabs(got[i] - want[i]) <= bound * largest))
+            fail_msg("%s: element %lld is %.9g, should be %.9g (largest %.3g)", what, (long long)i,
+                     got[i], want[i], largest);
+}
+
+void *ops_allocate(int64_t n, size_t size)
+{
+    void *p = calloc((size_t)n + 1, size);
+    assert_non_null(p);
+    return p;
+}
+
 struct batch ops_batch(const int *length, int n_seqs)
 {
     int N = 0;

@@ -60,6 +60,12 @@ double ops_bound_acts(double bound); /* that bound */
 void ops_close_sums(const char *what, const float *got, const double *want, int64_t n,
                     double bound);
 
+/* |got - want| <= bound * the largest |want| for all n. */
+void ops_close_largest(const char *what, const double *got, const double *want, int64_t n,
+                       double bound);
+
+void *ops_allocate(int64_t n, size_t size); /* zeroed, at least one byte; the caller's to free */
+
 /* A batch of sequences with these lengths, positions from 0, slots and samples 0, 1, ..; ops_batch_free frees it. */
 struct batch ops_batch(const int *length, int n_seqs);
 void ops_batch_free(struct batch *b);
