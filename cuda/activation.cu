@@ -27,6 +27,8 @@ template <enum activation act> __device__ __forceinline__ float value(float x)
         return x < 0.0f ? 0.0f : x; /* not a number stays so */
     case ACT_QUICK_GELU:
         return x * logistic(1.702f * x);
+    case ACT_TANH:
+        return tanhf(x);
     }
     return x;
 }
@@ -52,6 +54,10 @@ template <enum activation act> __device__ __forceinline__ float slope(float x)
     case ACT_QUICK_GELU: {
         const float s = logistic(1.702f * x);
         return s * fmaf(1.702f * x, 1.0f - s, 1.0f);
+    }
+    case ACT_TANH: {
+        const float t = tanhf(x);
+        return 1.0f - t * t;
     }
     }
     return 1.0f;
@@ -134,6 +140,9 @@ enum { THREADS = 256 };
         break;                                                                                                                   \
     case ACT_QUICK_GELU:                                                                                                         \
         LAUNCH((kernel<ACT_QUICK_GELU>), ceil_div(packs, THREADS), THREADS, 0, stream, __VA_ARGS__);                             \
+        break;                                                                                                                   \
+    case ACT_TANH:                                                                                                               \
+        LAUNCH((kernel<ACT_TANH>), ceil_div(packs, THREADS), THREADS, 0, stream, __VA_ARGS__);                                   \
         break;                                                                                                                   \
     }
 

@@ -38,7 +38,8 @@ void cuda_linear_refresh(struct backend *be, struct linear *l);
 void cuda_copy_in(struct backend *be, void *device, const void *host, size_t bytes);
 void cuda_zero(struct backend *be, void *device, size_t bytes);
 void cuda_copy_out(struct backend *be, void *host, const void *device, size_t bytes);
-void cuda_embed(struct backend *be, act_t *y, const struct linear *table, const struct batch *b);
+void cuda_embed(struct backend *be, act_t *y, const struct linear *table, const act_t *add,
+                const int32_t *row, int first, int N);
 void cuda_norm_forward(struct backend *be, act_t *y1, act_t *y2, act_t *sum, const act_t *x,
                        const act_t *add1, const act_t *add2, const struct norm *n1,
                        const struct norm *n2, int N, int H);
@@ -65,8 +66,8 @@ void cuda_head_sample(struct backend *be, int32_t *token, float *logprob, const 
                       const act_t *x, int H, const struct head_rows *rows,
                       const struct sampling *how, const uint32_t *random, const uint8_t *banned,
                       const int32_t *eos, int n_eos);
-void cuda_scalar_head(struct backend *be, float *value, const float *w, const float *bias,
-                      const act_t *x, int H, const struct head_rows *rows);
+void cuda_score_head(struct backend *be, float *value, const float *w, const float *bias, int K,
+                     const act_t *x, int H, const struct head_rows *rows);
 void cuda_head_logprob_backward(struct backend *be, act_t *dx, const float *dlogprob,
                                 const float *dentropy, const float *lse, const float *entropy,
                                 const struct linear *head, const act_t *x, int H,
@@ -74,9 +75,9 @@ void cuda_head_logprob_backward(struct backend *be, act_t *dx, const float *dlog
                                 const struct batch *b);
 void cuda_head_slope_backward(struct backend *be, act_t *dx, const float *dlogprob,
                               const act_t *slope, int H, const struct head_rows *rows);
-void cuda_scalar_head_backward(struct backend *be, act_t *dx, const float *dvalue, const float *w,
-                               const act_t *x, int H, const struct head_rows *rows, struct grads *g,
-                               int64_t offset, const struct batch *b);
+void cuda_score_head_backward(struct backend *be, act_t *dx, const float *dvalue, const float *w,
+                              int K, const act_t *x, int H, const struct head_rows *rows,
+                              struct grads *g, int64_t offset, bool no_bias, const struct batch *b);
 void cuda_norm_backward(struct backend *be, act_t *dx, const act_t *dy1, const act_t *dy2,
                         const act_t *x, const struct norm *n1, const struct norm *n2, int H,
                         struct grads *g, const struct batch *b);
@@ -85,7 +86,8 @@ void cuda_linear_backward(struct backend *be, act_t *dx, struct linear *const *l
                           const struct linear_pass *pass, struct grads *g);
 void cuda_qkv_rope_backward(struct backend *be, act_t *dqkv0, act_t *dqkv1, act_t *dqkv2,
                             const act_t *dq, const act_t *dk, const act_t *dv,
-                            const struct attention *a, const struct batch *b);
+                            const act_t *qkv0, const act_t *qkv1, const struct attention *a,
+                            const struct batch *b);
 void cuda_attn_backward(struct backend *be, act_t *dq, act_t *dk, act_t *dv, const act_t *d_o,
                         const act_t *q, const act_t *k, const act_t *v, const struct attention *a,
                         const struct batch *b);

@@ -108,8 +108,14 @@ static struct heads_place projections(const struct attention *a, const bf16 *qkv
 {
     if (a->layout == QKV_SPLIT)
         return apart(a, qkv0, qkv1, qkv2);
-    CHECK(a->heads == a->kv_heads, "interleaved projections need as many kv heads as heads");
     bf16 *x = (bf16 *)qkv0;
+    if (a->layout == QKV_FUSED) {
+        const int64_t row = (int64_t)(a->heads + 2 * a->kv_heads) * a->head_dim;
+        bf16 *keys = x + (int64_t)a->heads * a->head_dim;
+        return (struct heads_place){
+            {x, keys, keys + (int64_t)a->kv_heads * a->head_dim}, {row, row, row}, a->head_dim};
+    }
+    CHECK(a->heads == a->kv_heads, "interleaved projections need as many kv heads as heads");
     const int64_t row = 3 * (int64_t)a->heads * a->head_dim;
     return (struct heads_place){
         {x, x + a->head_dim, x + 2 * a->head_dim}, {row, row, row}, 3 * a->head_dim};
@@ -154,8 +160,11 @@ void cuda_qkv_rope(struct backend *be, act_t *q, act_t *k, act_t *v, const act_t
 
 void cuda_qkv_rope_backward(struct backend *be, act_t *dqkv0, act_t *dqkv1, act_t *dqkv2,
                             const act_t *dq, const act_t *dk, const act_t *dv,
-                            const struct attention *a, const struct batch *b)
+                            const act_t *qkv0, const act_t *qkv1, const struct attention *a,
+                            const struct batch *b)
 {
+    (void)qkv0;
+    (void)qkv1;
     if (cuda_failed(be))
         return;
     launch_rope(be, projections(a, dqkv0, dqkv1, dqkv2), apart(a, dq, dk, dv), a, -1,

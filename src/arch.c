@@ -19,7 +19,6 @@ enum {
     WIDTH_MAX = 1 << 24, /* hidden, intermediate, heads * head_dim */
     HEADS_MAX = 1 << 14,
     HEAD_DIM_MAX = 1 << 12,
-    LAYERS_MAX = 1 << 12,
     VOCAB_MAX = 1000000,
     POSITIONS_MAX = 1 << 28,
 };
@@ -153,7 +152,7 @@ static void read_sizes(struct arch *a, struct reader *r)
     const struct arch_family *f = a->family;
     a->vocab = get_size(r, "vocab_size", -1, VOCAB_MAX);
     a->hidden = get_size(r, "hidden_size", -1, WIDTH_MAX);
-    a->layers = get_size(r, "num_hidden_layers", -1, LAYERS_MAX);
+    a->layers = get_size(r, "num_hidden_layers", -1, ARCH_LAYERS_MAX);
     a->heads = get_size(r, "num_attention_heads", -1, HEADS_MAX);
     a->intermediate = get_size(r, "intermediate_size", -1, WIDTH_MAX);
     a->max_positions = get_size(r, "max_position_embeddings", 2048, POSITIONS_MAX);
@@ -379,8 +378,8 @@ static int read_config(struct arch *a, const char *path, const json_t *config)
     read_tokens(a, &r);
     refuse_unsupported(&r);
     a->norm_eps = (float)get_real(&r, config, f->key_eps, f->eps, 1e-15, 1);
-    a->parallel_residual =
-        f->key_parallel ? get_flag(&r, f->key_parallel, f->parallel) : f->parallel;
+    const bool parallel = f->key_parallel ? get_flag(&r, f->key_parallel, f->parallel) : f->parallel;
+    a->residual = parallel ? RESIDUAL_PARALLEL : RESIDUAL_SEQUENTIAL;
     a->tied_head = get_flag(&r, "tie_word_embeddings", false);
     const bool attention_bias = get_flag(&r, "attention_bias", f->attention_bias);
     const bool mlp_bias =
@@ -511,7 +510,7 @@ int arch_write_config(const struct arch *a, const char *folder, enum dtype dtype
     set(c, f->key_eps, json_real(shortest(a->norm_eps)));
     set(c, f->key_theta, json_real(a->rope.theta));
     set(c, f->key_rotary_share, json_real(a->rotary_share));
-    set(c, f->key_parallel, json_boolean(a->parallel_residual));
+    set(c, f->key_parallel, json_boolean(a->residual == RESIDUAL_PARALLEL));
     set(c, f->key_kv_heads, json_integer(a->kv_heads));
     set(c, f->key_head_dim, json_integer(a->head_dim));
     set(c, f->key_mlp_bias, json_boolean(a->linear[LIN_MLP_DOWN].bias));
@@ -587,6 +586,16 @@ void arch_tensor_name(char *out, size_t room, const struct arch *a, enum arch_ro
     case ROLE_HEAD:
         snprintf(out, room, "%s.%s", a->tied_head ? f->embedding : f->head, what);
         break;
+    case ROLE_POSITIONS:
+    case ROLE_TOKEN_TYPES:
+    case ROLE_EMBEDDING_NORM:
+    case ROLE_PROJECT_IN:
+    case ROLE_Q_NORM:
+    case ROLE_K_NORM:
+    case ROLE_PROJECT_OUT:
+    case ROLE_POOLER:
+    case ROLE_SCORE:
+        CHECK(0, "%s has no tensor of role %d", f->model_type, (int)role);
     }
 }
 

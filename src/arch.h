@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ARCH_EOS_MAX = 16, ARCH_NAME_MAX = 128 };
+enum { ARCH_EOS_MAX = 16, ARCH_NAME_MAX = 128, ARCH_LAYERS_MAX = 4096 };
 
 /* The linear layers that a block can have. A family has LIN_QKV or the three apart; LIN_MLP_GATE where the MLP is gated. */
 enum arch_slot {
@@ -46,16 +46,46 @@ struct arch_rope {
     int original_max_positions;               /* LLAMA3 */
 };
 
+/* How a block's two branches are joined.
+ *   SEQUENTIAL  x1 = x + attn(norm1 x);  y = x1 + mlp(norm2 x1)
+ *   PARALLEL    y = x + attn(norm1 x) + mlp(norm2 x)
+ *   POST_NORM   x1 = norm1(x + attn x);  y = norm2(x1 + mlp x1) */
+enum residual { RESIDUAL_SEQUENTIAL, RESIDUAL_PARALLEL, RESIDUAL_POST_NORM };
+
 struct arch_family; /* a row of the table; arch.c's own */
+
+/* What a folder's weights are read as. */
+enum arch_use {
+    ARCH_LANGUAGE_MODEL, /* with the head over the vocabulary */
+    ARCH_CLASSIFIER,     /* with the score head of n_labels classes that the folder holds; no head over the vocabulary */
+    ARCH_BACKBONE        /* neither: a score head is to be trained; the folder may hold either */
+};
 
 struct arch {
     const struct arch_family *family;
-    int hidden, layers, heads, kv_heads, head_dim, intermediate, vocab, max_positions;
+    enum arch_use use;
+    int hidden, layers, heads, kv_heads, head_dim, intermediate, vocab;
+    int max_positions;   /* of a sequence (RoBERTa: its table's rows less position_offset) */
+    int embedding_width; /* of embedding and head; hidden but where projections stand between (OPT's word_embed_proj_dim) */
+    int position_rows, position_offset; /* learned positions: row position + offset of the table; rows 0: none */
+    int type_rows;       /* of token types; row 0 is added to every position as the weights are read; 0: none */
+    bool embedding_norm; /* a norm behind the embeddings (encoders) */
+    bool final_norm;
+    bool bidirectional;  /* an encoder */
+    bool qk_norm;        /* RMS norms of q and k, per head, before the rotation */
+    float attention_scale; /* of the scores: 1 / sqrt(head_dim), or 1 (GPT-Neo) */
+    bool scale_by_layer;   /* divided by 1 + the layer's number too (GPT-2's scale_attn_by_inverse_layer_idx) */
+    int window;            /* of the layers marked in windowed; 0: none is */
+    uint8_t windowed[ARCH_LAYERS_MAX]; /* 1: the layer sees window keys, 0: all */
+    bool transposed;       /* linear weights lie as [in][out] in the files (GPT-2's Conv1D) */
+    int n_labels;          /* ARCH_CLASSIFIER: classes */
+    bool pooler, score_bias; /* a dense layer and its activation before the score head; a bias of the latter */
+    enum activation pooler_activation;
+    bool pool_first;       /* the score is read at the first token (encoders), else at the last */
     enum norm_kind norm;
     bool norm_bias;
     float norm_eps;
-    bool
-        parallel_residual; /* y = x + attn(norm1 x) + mlp(norm2 x), else the MLP sees attention's sum */
+    enum residual residual;
     int rotary_dims;       /* the first of each head's dimensions; even */
     double rotary_share; /* of head_dim, as config.json has it */
     struct arch_rope rope;
@@ -85,7 +115,16 @@ enum arch_role {
     ROLE_MLP_NORM,
     ROLE_LINEAR,
     ROLE_FINAL_NORM,
-    ROLE_HEAD
+    ROLE_HEAD,
+    ROLE_POSITIONS,
+    ROLE_TOKEN_TYPES,
+    ROLE_EMBEDDING_NORM,
+    ROLE_PROJECT_IN, /* embedding_width -> hidden */
+    ROLE_Q_NORM,
+    ROLE_K_NORM,
+    ROLE_PROJECT_OUT, /* hidden -> embedding_width */
+    ROLE_POOLER,
+    ROLE_SCORE
 };
 
 struct arch_tensor {
@@ -94,7 +133,8 @@ struct arch_tensor {
     enum arch_slot slot; /* of ROLE_LINEAR */
     bool bias;
     int n_dims;
-    int64_t shape[2]; /* [out][in] of a weight, [V][H] of embedding and head, else [n] */
+    int64_t shape[2]; /* as in the files: [out][in] of a weight ([in][out] where transposed), [V][width], else [n] */
+    bool transposed;
     char name
         [ARCH_NAME_MAX]; /* as in the family's files: "gpt_neox.layers.0.attention.dense.bias" */
 };

@@ -27,7 +27,7 @@
 #endif
 typedef BACKEND_ACT act_t;
 
-enum { BACKEND_ABI = 2, LINEAR_ADAPTERS = 2, GROUP_MAX = 4, DEVICE_ID_BYTES = 16, REDUCE_ID_BYTES = 128 };
+enum { BACKEND_ABI = 3, LINEAR_ADAPTERS = 2, GROUP_MAX = 4, DEVICE_ID_BYTES = 16, REDUCE_ID_BYTES = 128 };
 
 struct text;
 
@@ -65,7 +65,7 @@ struct linear {
     void *weight;            /* linear_weight_bytes, in MEM_WEIGHTS (MEM_EMBEDDING for the head) */
     float *absmax;           /* [out] int8 only: weight = code * absmax / 127 */
     float *bias;             /* [out] float or NULL */
-    struct lora *adapter[LINEAR_ADAPTERS];
+    struct lora *adapter[LINEAR_ADAPTERS]; /* [0] trained or the policy's; [1] frozen, beside it */
     float *master;           /* pretrain: float [out][in] in the trainable vector, of which weight is the packed copy */
     int64_t offset_weight, offset_bias; /* pretrain: index in the trainable vector; -1: frozen */
 };
@@ -79,7 +79,7 @@ struct norm {
     int64_t offset_weight, offset_bias; /* pretrain: index in the trainable vector; -1: frozen */
 };
 
-enum activation { ACT_GELU, ACT_GELU_TANH, ACT_SILU, ACT_RELU, ACT_QUICK_GELU };
+enum activation { ACT_GELU, ACT_GELU_TANH, ACT_SILU, ACT_RELU, ACT_QUICK_GELU, ACT_TANH };
 
 /* What the linear layers of a pass do beside the base product. */
 struct linear_pass {
@@ -89,14 +89,16 @@ struct linear_pass {
     const struct batch *batch; /* sample and position of each row, for dropout and per-sample gradients */
 };
 
-enum qkv_layout { QKV_SPLIT, QKV_INTERLEAVED };
+enum qkv_layout { QKV_SPLIT, QKV_INTERLEAVED, QKV_FUSED };
 
-/* Shape of attention. sin/cos tables are float [max_positions][rotary_dims / 2]. */
+/* Shape of a layer's attention. sin/cos tables are float [max_positions][rotary_dims / 2]. */
 struct attention {
-    int heads, kv_heads, head_dim, rotary_dims, max_positions;
-    enum qkv_layout layout; /* INTERLEAVED: one projection, per head q | k | v (GPT-NeoX) */
-    float scale;            /* 1 / sqrt(hd) */
-    int window;             /* 0: causal; w > 0: key j seen by i when i - w < j <= i */
+    int heads, kv_heads, head_dim, rotary_dims, max_positions; /* rotary_dims 0: no rotation */
+    enum qkv_layout layout; /* INTERLEAVED: one projection, per head q | k | v (GPT-NeoX); FUSED: one, q | k | v (GPT-2) */
+    float scale;            /* of the scores: 1 / sqrt(hd) in most families */
+    bool bidirectional;     /* every key is seen by every query; no cache then */
+    int window;             /* 0: all keys; w > 0: key j seen by i when i - w < j <= i. 0 where bidirectional */
+    const struct norm *q_norm, *k_norm; /* RMS over hd, weight [hd], before the rotation (Qwen3); NULL: none */
     const float *rope_cos, *rope_sin;
 };
 
@@ -196,8 +198,8 @@ struct backend_ops {
     void (*copy_out)(struct backend *be, void *host, const void *device, size_t bytes); /* waits for earlier work */
 
     /* --- forward --- */
-    /* y[n] = row id[n] of the embedding (any floating dtype). */
-    void (*embed)(struct backend *be, act_t *y, const struct linear *table, const struct batch *b);
+    /* y[n] = row row[n] + first of the table (any floating dtype), + add[n] where add is not NULL (it is not y). N rows. */
+    void (*embed)(struct backend *be, act_t *y, const struct linear *table, const act_t *add, const int32_t *row, int first, int N);
     /* sum = x + add1 + add2 in this order (each add may be NULL; sum may be x); y1 = norm1(sum), y2 = norm2(sum) (y2, n2 may be NULL).
      * H columns, N rows. */
     void (*norm_forward)(struct backend *be, act_t *y1, act_t *y2, act_t *sum, const act_t *x, const act_t *add1, const act_t *add2,
@@ -206,16 +208,16 @@ struct backend_ops {
      * quantised once. A row's product: blocks of 512 inputs in ascending order, each summed in ascending order with fma. */
     void (*linear_forward)(struct backend *be, act_t *const *y, struct linear *const *l, int n_linears, const act_t *x, int N,
                            const struct linear_pass *pass);
-    /* From the projections to rotated q [N][nh*hd], k [N][nkv*hd], v [N][nkv*hd]. INTERLEAVED: qkv0 is the one
-     * projection [N][3*nh*hd], qkv1 and qkv2 NULL; SPLIT: q, k, v projections; outputs may equal inputs then.
+    /* From the projections to normed and rotated q [N][nh*hd], k [N][nkv*hd], v [N][nkv*hd]. INTERLEAVED, FUSED: qkv0 is the
+     * one projection [N][(nh+2*nkv)*hd], qkv1 and qkv2 NULL; SPLIT: q, k, v projections; outputs may equal inputs then.
      * Writes keys and values at (slot, position) of the cache when cache is not NULL. */
     void (*qkv_rope)(struct backend *be, act_t *q, act_t *k, act_t *v, const act_t *qkv0, const act_t *qkv1, const act_t *qkv2,
                      const struct attention *a, const struct kv_cache *cache, const struct batch *b);
     /* y = x + add1 + add2 in this order (add2 may be NULL; y may be x). [N][H] */
     void (*add)(struct backend *be, act_t *y, const act_t *x, const act_t *add1, const act_t *add2, int N, int H);
     size_t (*cache_bytes)(struct backend *be, const struct attention *a, int slots, int max_tokens);
-    /* o [N][nh*hd]; each sequence attends to its own tokens, causally. Scores over keys in float, softmax by the row's
-     * maximum, sums in ascending key order. */
+    /* o [N][nh*hd]; each sequence attends to its own tokens: causally, within the window, or both ways. Scores over keys in
+     * float, softmax by the row's maximum, sums in ascending key order. */
     void (*attn_forward)(struct backend *be, act_t *o, const act_t *q, const act_t *k, const act_t *v,
                          const struct attention *a, const struct batch *b);
     /* One query a sequence against its slot's keys 0 .. position. Same bits as attn_forward. */
@@ -235,9 +237,9 @@ struct backend_ops {
     void (*head_sample)(struct backend *be, int32_t *token, float *logprob, const struct linear *head, const act_t *x, int H,
                         const struct head_rows *rows, const struct sampling *how, const uint32_t *random,
                         const uint8_t *banned, const int32_t *eos, int n_eos);
-    /* value[i] = w . x[row[i]] + bias[0]. */
-    void (*scalar_head)(struct backend *be, float *value, const float *w, const float *bias, const act_t *x, int H,
-                        const struct head_rows *rows);
+    /* value[i][k] = w[k] . x[row[i]] + bias[k]; w [K][H], bias [K] or NULL. K = 1: the value head; else scores of classes. */
+    void (*score_head)(struct backend *be, float *value, const float *w, const float *bias, int K, const act_t *x, int H,
+                       const struct head_rows *rows);
 
     /* --- backward: dx is added to unless said otherwise --- */
     /* dx[row] += gradient through the logits of sum(dlogprob * logprob + dentropy * entropy); dentropy may be NULL. Rows
@@ -248,9 +250,11 @@ struct backend_ops {
     /* The same for a frozen head and without dentropy, from the slopes of head_logprob: dx[row] += dlogprob * slope. */
     void (*head_slope_backward)(struct backend *be, act_t *dx, const float *dlogprob, const act_t *slope, int H,
                                 const struct head_rows *rows);
-    /* dx[row] += dvalue * w; the gradients of w and bias, per sequence in row order, into g at offset, offset + H. */
-    void (*scalar_head_backward)(struct backend *be, act_t *dx, const float *dvalue, const float *w, const act_t *x, int H,
-                                 const struct head_rows *rows, struct grads *g, int64_t offset, const struct batch *b);
+    /* dx[row] += sum over k of dvalue[i][k] * w[k], k ascending; the gradients of w and bias, per sequence in row order, into
+     * g at offset and offset + K * H (no_bias: of w alone). */
+    void (*score_head_backward)(struct backend *be, act_t *dx, const float *dvalue, const float *w, int K, const act_t *x, int H,
+                                const struct head_rows *rows, struct grads *g, int64_t offset, bool no_bias,
+                                const struct batch *b);
     /* dx += norm1'(dy1) + norm2'(dy2) (dy2, n2 may be NULL); x is the norm's input. Trainable norms: per sequence into g. */
     void (*norm_backward)(struct backend *be, act_t *dx, const act_t *dy1, const act_t *dy2, const act_t *x,
                           const struct norm *n1, const struct norm *n2, int H, struct grads *g, const struct batch *b);
@@ -258,9 +262,11 @@ struct backend_ops {
      * dA, dB (and dW, dbias with master) contracted per sequence in float, in token order, then added to g. */
     void (*linear_backward)(struct backend *be, act_t *dx, struct linear *const *l, const act_t *const *dy, int n_linears,
                             const act_t *x, int N, const struct linear_pass *pass, struct grads *g);
-    /* Inverse rotation; outputs in the projections' layout, written. */
+    /* Inverse rotation, then backward of the norms of q and k (frozen: no gradient of their weights), whose inputs were
+     * qkv0 [N][nh*hd] and qkv1 [N][nkv*hd] (SPLIT; both NULL without norms); outputs in the projections' layout, written. */
     void (*qkv_rope_backward)(struct backend *be, act_t *dqkv0, act_t *dqkv1, act_t *dqkv2, const act_t *dq, const act_t *dk,
-                              const act_t *dv, const struct attention *a, const struct batch *b);
+                              const act_t *dv, const act_t *qkv0, const act_t *qkv1, const struct attention *a,
+                              const struct batch *b);
     void (*attn_backward)(struct backend *be, act_t *dq, act_t *dk, act_t *dv, const act_t *d_o, const act_t *q, const act_t *k,
                           const act_t *v, const struct attention *a, const struct batch *b); /* dq, dk, dv written */
     /* dup (and dgate) written; may overlap dy. */

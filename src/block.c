@@ -71,7 +71,7 @@ static void branches(struct model *m, int i, const struct model_pass *pass)
     struct layer *l = &m->layer[i];
     struct activations *s = kept_of(m, i);
     int N = m->batch.b.n_tokens, H = m->arch->hidden;
-    if (m->arch->parallel_residual) {
+    if (m->arch->residual == RESIDUAL_PARALLEL) {
         ops->norm_forward(m->be, s->n1, s->n2, m->x[i], m->x[i], NULL, NULL, &l->norm1, &l->norm2, N, H);
         attention_part(m, i, s, pass);
     } else {
@@ -87,7 +87,7 @@ void block_forward(struct model *m, int i, const struct model_pass *pass)
     int N = m->batch.b.n_tokens, H = m->arch->hidden;
     struct activations *s = kept_of(m, i);
     branches(m, i, pass);
-    if (m->arch->parallel_residual)
+    if (m->arch->residual == RESIDUAL_PARALLEL)
         m->be->ops->add(m->be, m->x[i + 1], m->x[i], m->attn_out, m->mlp_out, N, H);
     else
         m->be->ops->add(m->be, m->x[i + 1], s->middle, m->mlp_out, NULL, N, H);
@@ -125,7 +125,7 @@ static void attention_backward(struct model *m, int i, struct activations *s, co
     act_t *dp[3] = {m->d_wide[2], m->d_narrow[2], m->d_narrow[3]};
     ops->linear_backward(m->be, d_o, &out, (const act_t *[]){m->dx}, 1, s->o, b->n_tokens, &lp, g);
     ops->attn_backward(m->be, dq, dk, dv, d_o, s->q, s->k, s->v, &m->attention, b);
-    ops->qkv_rope_backward(m->be, dp[0], n == 3 ? dp[1] : NULL, n == 3 ? dp[2] : NULL, dq, dk, dv, &m->attention, b);
+    ops->qkv_rope_backward(m->be, dp[0], n == 3 ? dp[1] : NULL, n == 3 ? dp[2] : NULL, dq, dk, dv, NULL, NULL, &m->attention, b);
     ops->linear_backward(m->be, want_dx ? m->dn1 : NULL, group, (const act_t *const *)dp, n, s->n1, b->n_tokens, &lp, g);
 }
 
@@ -138,12 +138,12 @@ void block_backward(struct model *m, int i, const struct model_pass *pass)
     int H = m->arch->hidden;
     bool want_dx = i > 0 || m->train_all; /* below the first block nothing is trained in LoRA runs */
     mlp_backward(m, i, s, pass);
-    if (!m->arch->parallel_residual)
+    if (m->arch->residual != RESIDUAL_PARALLEL)
         ops->norm_backward(m->be, m->dx, m->dn2, NULL, s->middle, &l->norm2, NULL, H, g, &m->batch.b);
     attention_backward(m, i, s, pass, want_dx);
     if (!want_dx)
         return;
-    if (m->arch->parallel_residual)
+    if (m->arch->residual == RESIDUAL_PARALLEL)
         ops->norm_backward(m->be, m->dx, m->dn1, m->dn2, m->x[i], &l->norm1, &l->norm2, H, g, &m->batch.b);
     else
         ops->norm_backward(m->be, m->dx, m->dn1, NULL, m->x[i], &l->norm1, NULL, H, g, &m->batch.b);

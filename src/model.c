@@ -66,6 +66,16 @@ void model_add_value_head(struct model *m)
     trainable_add(&m->trainable, 1, 1, "v_head.summary.bias");
 }
 
+void model_add_score_head(struct model *m, int n, bool bias, bool trainable, const char *name)
+{
+    m->score = (struct score_head){.n = n, .has_bias = bias, .offset = -1};
+    if (!trainable)
+        return;
+    m->score.offset = trainable_add(&m->trainable, n, m->arch->hidden, "%s.weight", name);
+    if (bias)
+        trainable_add(&m->trainable, 1, n, "%s.bias", name);
+}
+
 static float *floats(struct arena *a, enum memory purpose, size_t n)
 {
     return arena_take(a, purpose, n * sizeof(float));
@@ -132,6 +142,21 @@ static void layout_weights(struct model *m, struct arena *a)
     m->attention.rope_sin = m->rope_sin;
 }
 
+static void layout_score(struct model *m, struct arena *a)
+{
+    struct score_head *s = &m->score;
+    size_t weights = (size_t)s->n * (size_t)m->arch->hidden, rows = (size_t)m->shape.batch_seqs * (size_t)s->n;
+    m->scores = floats(a, MEM_BATCH, rows);
+    m->d_scores = floats(a, MEM_BATCH, s->offset >= 0 ? rows : 0);
+    if (s->offset < 0) {
+        s->weight = floats(a, MEM_SCALES, weights);
+        s->bias = floats(a, MEM_SCALES, s->has_bias ? (size_t)s->n : 0);
+    } else if (m->trainable.value) {
+        s->weight = m->trainable.value + s->offset;
+        s->bias = s->has_bias ? s->weight + weights : NULL;
+    }
+}
+
 /* n activations in the backend's type */
 static act_t *activations(struct model *m, struct arena *a, size_t n)
 {
@@ -149,7 +174,7 @@ static void layout_activations(struct model *m, struct arena *a)
         m->x[i] = i == 0 || kept ? activations(m, a, N * H) : m->x[0];
     for (int i = 0; i < (kept ? kept : 1); i++) {
         struct activations *s = &m->kept[i];
-        s->middle = arch->parallel_residual ? NULL : activations(m, a, N * H);
+        s->middle = arch->residual == RESIDUAL_PARALLEL ? NULL : activations(m, a, N * H);
         s->n1 = activations(m, a, N * H);
         s->n2 = activations(m, a, N * H);
         s->q = activations(m, a, N * Q);
@@ -200,6 +225,7 @@ void model_layout(struct model *m, struct arena *a, const struct model_shape *sh
     m->shape = *shape;
     trainable_layout(&m->trainable, a);
     layout_weights(m, a);
+    layout_score(m, a);
     layout_activations(m, a);
     layout_batch(m, a);
     int slots = shape->slots + (m->be->ops->decode_multiple > 1); /* idle rows write to the last one */
@@ -299,7 +325,7 @@ void model_send(struct model *m)
 void model_forward(struct model *m, const struct model_pass *pass)
 {
     const struct backend_ops *ops = m->be->ops;
-    ops->embed(m->be, m->x[0], &m->embedding, &m->batch.b);
+    ops->embed(m->be, m->x[0], &m->embedding, NULL, m->batch.b.id, 0, m->batch.b.n_tokens);
     for (int i = 0; i < m->arch->layers; i++) {
         block_forward(m, i, pass);
         progress_tick(m->progress);
@@ -345,7 +371,7 @@ int model_evaluate_rows(struct model *m, const struct head_rows *rows, const str
     ops->head_logprob(m->be, m->logprob, m->entropy, m->lse, slopes(m, pass), &m->head, m->hidden, H, rows, temperature);
     if (value) {
         const float *w = m->trainable.value + m->value_offset;
-        ops->scalar_head(m->be, m->value, w, w + H, m->hidden, H, rows);
+        ops->score_head(m->be, m->value, w, w + H, 1, m->hidden, H, rows);
         ops->copy_out(m->be, value, m->value, bytes);
     }
     ops->copy_out(m->be, logprob, m->logprob, bytes);
@@ -372,9 +398,32 @@ int model_backward_rows(struct model *m, const struct head_rows *rows, float tem
                                    m->hidden, H, rows, temperature, g, &m->batch.b);
     if (dvalue) {
         ops->copy_in(m->be, m->d_value, dvalue, bytes);
-        ops->scalar_head_backward(m->be, m->dx, m->d_value, m->trainable.value + m->value_offset, m->hidden, H, rows, g,
-                                  m->value_offset, &m->batch.b);
+        ops->score_head_backward(m->be, m->dx, m->d_value, m->trainable.value + m->value_offset, 1, m->hidden, H, rows, g,
+                                 m->value_offset, false, &m->batch.b);
     }
+    model_backward(m, pass);
+    return ops->sync(m->be);
+}
+
+int model_score_rows(struct model *m, const struct head_rows *rows, const struct model_pass *pass, float *score)
+{
+    const struct backend_ops *ops = m->be->ops;
+    const struct score_head *s = &m->score;
+    (void)pass;
+    ops->score_head(m->be, m->scores, s->weight, s->bias, s->n, m->hidden, m->arch->hidden, rows);
+    ops->copy_out(m->be, score, m->scores, (size_t)rows->n * (size_t)s->n * sizeof *score);
+    return ops->sync(m->be);
+}
+
+int model_backward_scores(struct model *m, const struct head_rows *rows, const float *dscore, const struct model_pass *pass)
+{
+    const struct backend_ops *ops = m->be->ops;
+    const struct score_head *s = &m->score;
+    const int H = m->arch->hidden;
+    ops->zero(m->be, m->dx, (size_t)m->batch.b.n_tokens * (size_t)H * dtype_bytes(ops->act));
+    ops->copy_in(m->be, m->d_scores, dscore, (size_t)rows->n * (size_t)s->n * sizeof *dscore);
+    ops->score_head_backward(m->be, m->dx, m->d_scores, s->weight, s->n, m->hidden, H, rows, &m->trainable.grads, s->offset,
+                             !s->has_bias, &m->batch.b);
     model_backward(m, pass);
     return ops->sync(m->be);
 }

@@ -52,6 +52,14 @@ struct device_batch {
     size_t room, packed, sent;    /* bytes */
 };
 
+/* Scores of a state: classes, or a reward. Trainable in the trainable vector, else frozen in memory of its own. */
+struct score_head {
+    int n; /* 0: the model has none */
+    bool has_bias;
+    int64_t offset; /* of weight [n][H], then bias [n], in the trainable vector; -1: frozen */
+    float *weight, *bias;
+};
+
 struct model {
     const struct arch *arch;
     struct backend *be;
@@ -66,6 +74,7 @@ struct model {
     struct attention attention;
     struct trainable trainable;
     int64_t value_offset; /* of the value head's w [H] and bias [1] in the trainable vector; -1: none */
+    struct score_head score;
 
     act_t **x;              /* [layers + 1] residual stream: inputs of the layers, [N][H]; one buffer when nothing is kept */
     act_t *hidden;          /* [N][H] output of the final norm */
@@ -75,6 +84,7 @@ struct model {
     act_t *dx, *dn1, *dn2, *d_wide[4], *d_narrow[4]; /* gradients of one layer */
     struct device_batch batch;
     float *logprob, *entropy, *lse, *value, *d_logprob, *d_entropy, *d_value; /* [head_rows] */
+    float *scores, *d_scores; /* [batch_seqs][score.n] */
     act_t *slope; /* [head_rows][H] of log-probs, where backward needs nothing else from the head; else NULL */
     void *workspace;
     float *rope_cos, *rope_sin;
@@ -95,6 +105,10 @@ void model_free(struct model *m);
 
 /* Adds the value head to the trainables. Before layout. */
 void model_add_value_head(struct model *m);
+
+/* Adds a score head of n outputs; trainable: as `name`.weight (and `name`.bias) behind the trainables so far, else its weights
+ * are to be copied in after layout. Before layout. */
+void model_add_score_head(struct model *m, int n, bool bias, bool trainable, const char *name);
 
 /* Places weights, trainables, cache, activations and workspace for the largest shapes. */
 void model_layout(struct model *m, struct arena *a, const struct model_shape *shape);
@@ -138,6 +152,13 @@ int model_evaluate_rows(struct model *m, const struct head_rows *rows, const str
  * be those of the last model_evaluate_rows. */
 int model_backward_rows(struct model *m, const struct head_rows *rows, float temperature, const float *dlogprob,
                         const float *dentropy, const float *dvalue, const struct model_pass *pass);
+
+/* The score head on the rows' states (of the pooler, where the architecture has one), one row a sequence at most, into host
+ * score [n][score.n]. */
+int model_score_rows(struct model *m, const struct head_rows *rows, const struct model_pass *pass, float *score);
+
+/* Backward of host dscore [n][score.n] and of the whole model, after model_score_rows with pass->keep. */
+int model_backward_scores(struct model *m, const struct head_rows *rows, const float *dscore, const struct model_pass *pass);
 
 /* After an update of the trainable vector: packed copies anew. */
 void model_refresh(struct model *m);

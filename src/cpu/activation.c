@@ -26,6 +26,8 @@ INLINE vec value(enum activation act, vec x)
         return vec_select(x < vec_all(0.0f), vec_all(0.0f), x);
     case ACT_QUICK_GELU:
         return x * vec_logistic(vec_all(1.702f) * x);
+    case ACT_TANH:
+        return vec_tanh(x);
     }
     return x;
 }
@@ -53,6 +55,10 @@ INLINE vec slope(enum activation act, vec x)
     case ACT_QUICK_GELU: {
         vec s = vec_logistic(vec_all(1.702f) * x);
         return s * VEC_FMA(vec_all(1.702f) * x, one - s, one);
+    }
+    case ACT_TANH: {
+        vec t = vec_tanh(x);
+        return one - t * t;
     }
     }
     return one;
@@ -141,6 +147,9 @@ INLINE void backward_span(enum activation act, float *dup, float *dgate, const f
         break;                                                                                     \
     case ACT_QUICK_GELU:                                                                           \
         CALL(ACT_QUICK_GELU);                                                                      \
+        break;                                                                                     \
+    case ACT_TANH:                                                                                 \
+        CALL(ACT_TANH);                                                                            \
         break;                                                                                     \
     }
 

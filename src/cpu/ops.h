@@ -16,6 +16,7 @@ void CPU(qkv_rope)(struct backend *be, float *q, float *k, float *v, const float
                    const struct kv_cache *cache, const struct batch *b);
 void CPU(qkv_rope_backward)(struct backend *be, float *dqkv0, float *dqkv1, float *dqkv2,
                             const float *dq, const float *dk, const float *dv,
+                            const float *qkv0, const float *qkv1,
                             const struct attention *a, const struct batch *b);
 size_t CPU(cache_bytes)(struct backend *be, const struct attention *a, int slots, int max_tokens);
 size_t CPU(attention_workspace)(int max_seq, int head_dim); /* bytes a thread; a multiple of 64 */
@@ -47,12 +48,12 @@ void CPU(linear_forward)(struct backend *be, float *const *y, struct linear *con
                          const struct linear_pass *pass);
 void CPU(linear_backward)(struct backend *be, float *dx, struct linear *const *l, const float *const *dy, int n_linears,
                           const float *x, int N, const struct linear_pass *pass, struct grads *g);
-void CPU(embed)(struct backend *be, float *y, const struct linear *table, const struct batch *b);
+void CPU(embed)(struct backend *be, float *y, const struct linear *table, const float *add, const int32_t *row, int first, int N);
 void CPU(embed_backward)(struct backend *be, const float *dx, int H, int64_t offset, const struct batch *b, struct grads *g);
-void CPU(scalar_head)(struct backend *be, float *value, const float *w, const float *bias, const float *x, int H,
-                      const struct head_rows *rows);
-void CPU(scalar_head_backward)(struct backend *be, float *dx, const float *dvalue, const float *w, const float *x, int H,
-                               const struct head_rows *rows, struct grads *g, int64_t offset, const struct batch *b);
+void CPU(score_head)(struct backend *be, float *value, const float *w, const float *bias, int K, const float *x, int H,
+                     const struct head_rows *rows);
+void CPU(score_head_backward)(struct backend *be, float *dx, const float *dvalue, const float *w, int K, const float *x, int H,
+                              const struct head_rows *rows, struct grads *g, int64_t offset, bool no_bias, const struct batch *b);
 size_t CPU(head_workspace)(int threads, int hidden, int vocab); /* bytes, once */
 void CPU(head_logprob)(struct backend *be, float *logprob, float *entropy, float *lse, float *slope, const struct linear *head,
                        const float *x, int H, const struct head_rows *rows, float temperature);

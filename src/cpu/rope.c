@@ -41,6 +41,10 @@ static struct projections projections_of(const float *qkv0, const float *qkv1, c
         const float *x = qkv0 + row * 3 * a->heads * hd;
         return (struct projections){{x, x + hd, x + 2 * hd}, 3 * hd};
     }
+    if (a->layout == QKV_FUSED) {
+        const float *x = qkv0 + row * (a->heads + 2 * a->kv_heads) * hd, *keys = x + a->heads * hd;
+        return (struct projections){{x, keys, keys + a->kv_heads * hd}, hd};
+    }
     return (struct projections){
         {qkv0 + row * a->heads * hd, qkv1 + row * a->kv_heads * hd, qkv2 + row * a->kv_heads * hd},
         hd};
@@ -108,8 +112,11 @@ void CPU(qkv_rope)(struct backend *be, float *q, float *k, float *v, const float
 
 void CPU(qkv_rope_backward)(struct backend *be, float *dqkv0, float *dqkv1, float *dqkv2,
                             const float *dq, const float *dk, const float *dv,
+                            const float *qkv0, const float *qkv1,
                             const struct attention *a, const struct batch *b)
 {
+    (void)qkv0;
+    (void)qkv1;
     const int hd = a->head_dim, half = a->rotary_dims / 2;
     check(a);
 #pragma omp parallel for schedule(static)                                                          \

@@ -440,7 +440,7 @@ static void run_embed(struct backend *be, void *context, void *out)
     struct linear table;
     layer_put(be, &table, NULL, c->table);
     act_t *y = ops_room_acts(be, size);
-    be->ops->embed(be, y, &table, &b);
+    be->ops->embed(be, y, &table, NULL, b.id, 0, b.n_tokens);
     struct grads g = ops_grads(be, n, 100);
     if (be->ops->trains_weights)
         be->ops->embed_backward(be, ops_in_acts(be, c->dx, size), H, 3, &b, &g);
@@ -511,9 +511,9 @@ static void run_scalar(struct backend *be, void *context, void *out)
     float *value = ops_room(be, (size_t)n * sizeof *value);
     act_t *dx = ops_in_acts(be, c->dx, size);
     struct grads g = ops_grads(be, 2 + H + 1, 100);
-    be->ops->scalar_head(be, value, w, bias, x, H, &rows);
-    be->ops->scalar_head_backward(be, dx, ops_in(be, c->dvalue, (size_t)n * sizeof *value), w, x, H,
-                                  &rows, &g, 2, &b);
+    be->ops->score_head(be, value, w, bias, 1, x, H, &rows);
+    be->ops->score_head_backward(be, dx, ops_in(be, c->dvalue, (size_t)n * sizeof *value), w, 1, x, H,
+                                 &rows, &g, 2, false, &b);
     float *floats = (float *)(void *)((int64_t *)out + g.n + 1);
     ops_out_grads(be, out, &g);
     ops_out_acts(be, floats, dx, size);

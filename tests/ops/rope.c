@@ -50,7 +50,7 @@ static void run_rope(struct backend *be, void *context, void *out)
             y[part] = c->in_place ? x[part] : ops_room_acts(be, one_out ? all : size[part]);
     }
     if (c->backward)
-        be->ops->qkv_rope_backward(be, y[0], y[1], y[2], x[0], x[1], x[2], &a, &b);
+        be->ops->qkv_rope_backward(be, y[0], y[1], y[2], x[0], x[1], x[2], NULL, NULL, &a, &b);
     else
         be->ops->qkv_rope(be, y[0], y[1], y[2], x[0], x[1], x[2], &a, NULL, &b);
     if (one_out) {
@@ -97,7 +97,15 @@ static void check_rope(int heads, int kv_heads, int head_dim, int rotary, enum q
             sine[t * (rotary / 2) + i] = (float)sin(t * pow(10000, -2.0 * i / rotary));
         }
     }
-    struct rope c = {.a = {heads, kv_heads, hd, rotary, POSITIONS, layout, 1, 0, table, sine},
+    struct rope c = {.a = {.heads = heads,
+                           .kv_heads = kv_heads,
+                           .head_dim = hd,
+                           .rotary_dims = rotary,
+                           .max_positions = POSITIONS,
+                           .layout = layout,
+                           .scale = 1,
+                           .rope_cos = table,
+                           .rope_sin = sine},
                      .b = ops_batch(length, 4)};
     const int64_t size = floats(&c);
     float *x = ops_random(size, 3, 1);

@@ -150,6 +150,8 @@ double reference_activation(enum activation act, double x)
         return x > 0 ? x : 0;
     case ACT_QUICK_GELU:
         return x * logistic(1.702 * x);
+    case ACT_TANH:
+        return tanh(x);
     }
     return x;
 }

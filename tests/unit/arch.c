@@ -89,7 +89,7 @@ static void test_neox_20b(void **state)
     assert_int_equal(arch_parameters(&a), 20554567680);
     assert_true(a.head_dim == 96 && a.rotary_dims == 24 && a.kv_heads == 64 &&
                 a.norm == NORM_LAYER && a.norm_bias);
-    assert_true(a.parallel_residual && !a.tied_head && !a.gated_mlp && a.qkv == QKV_INTERLEAVED);
+    assert_true(a.residual == RESIDUAL_PARALLEL && !a.tied_head && !a.gated_mlp && a.qkv == QKV_INTERLEAVED);
     assert_true(a.activation == ACT_GELU_TANH && a.norm_eps == 1e-5f && a.rope.theta == 10000);
     assert_true(a.bos == 0 && a.n_eos == 1 && a.eos[0] == 0 && a.pad == -1);
     assert_true(a.linear[LIN_QKV].out == 18432 && a.linear[LIN_QKV].in == 6144 &&
@@ -115,7 +115,7 @@ static void test_tinyllama(void **state)
     assert_int_equal(arch_parameters(&a), 1100048384);
     assert_true(a.head_dim == 64 && a.rotary_dims == 64 && a.kv_heads == 4 && a.norm == NORM_RMS &&
                 !a.norm_bias);
-    assert_true(!a.parallel_residual && a.gated_mlp && a.qkv == QKV_SPLIT &&
+    assert_true(a.residual == RESIDUAL_SEQUENTIAL && a.gated_mlp && a.qkv == QKV_SPLIT &&
                 a.activation == ACT_SILU);
     assert_true(a.linear[LIN_K].out == 256 && a.linear[LIN_Q].out == 2048 && !a.linear[LIN_Q].bias);
     assert_true(a.linear[LIN_Q].default_lora && !a.linear[LIN_K].default_lora &&
@@ -287,7 +287,7 @@ static void test_written_config_reads_back(void **state)
         assert_memory_equal(&a.hidden, &b.hidden,
                             offsetof(struct arch, norm) - offsetof(struct arch, hidden));
         assert_true(a.norm == b.norm && a.norm_eps == b.norm_eps &&
-                    a.parallel_residual == b.parallel_residual);
+                    a.residual == b.residual);
         assert_true(a.rotary_dims == b.rotary_dims && a.rope.theta == b.rope.theta);
         assert_true(a.rope.scaling == b.rope.scaling && a.rope.factor == b.rope.factor);
         assert_true(a.rope.original_max_positions == b.rope.original_max_positions);
