@@ -7,7 +7,6 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,25 +62,6 @@ static int compare_ranks(struct comm *c, const struct checkpoint_item *items, in
     return -1; /* the names differ: the first message stands */
 }
 
-/* Gives the finished folder its name. One that bears it already is exchanged in one step where the file system can. */
-static int publish(const char *folder, const char *temporary, const char *path, const char *old)
-{
-    if (!file_exists(path)) {
-        if (rename(temporary, path) != 0)
-            return error_set(ERR_FILE, "%s: cannot rename: %s", path, strerror(errno));
-        return file_sync_folder(folder);
-    }
-    if (renameat2(AT_FDCWD, temporary, AT_FDCWD, path, RENAME_EXCHANGE) == 0) {
-        TRY(file_sync_folder(folder));
-        return file_remove_tree(temporary);
-    }
-    TRY(file_remove_tree(old));
-    if (rename(path, old) != 0 || rename(temporary, path) != 0)
-        return error_set(ERR_FILE, "%s: cannot replace: %s", path, strerror(errno));
-    TRY(file_sync_folder(folder));
-    return file_remove_tree(old);
-}
-
 static int begin_folder(const char *folder, const char *temporary)
 {
     TRY(file_make_folders(folder));
@@ -122,7 +102,7 @@ int checkpoint_write(struct comm *c, const char *folder, int64_t step,
     if (rc == 0)
         rc = write_files(&w, step, write_extra, context);
     if (rc == 0)
-        rc = comm_agree(c, w.leads ? publish(folder, temporary, path, old) : 0);
+        rc = comm_agree(c, w.leads ? file_publish(folder, temporary, path, old) : 0);
     if (rc != 0) {
         error_context("checkpoint of step %lld", (long long)step);
         char *message = strdup(error_message()); /* the cause outlives a clean-up that fails too */

@@ -160,6 +160,24 @@ int file_sync_folder(const char *path)
     return rc;
 }
 
+int file_publish(const char *folder, const char *temporary, const char *path, const char *old)
+{
+    if (!file_exists(path)) {
+        if (rename(temporary, path) != 0)
+            return error_set(ERR_FILE, "%s: cannot rename: %s", path, strerror(errno));
+        return file_sync_folder(folder);
+    }
+    if (renameat2(AT_FDCWD, temporary, AT_FDCWD, path, RENAME_EXCHANGE) == 0) {
+        TRY(file_sync_folder(folder));
+        return file_remove_tree(temporary);
+    }
+    TRY(file_remove_tree(old));
+    if (rename(path, old) != 0 || rename(temporary, path) != 0)
+        return error_set(ERR_FILE, "%s: cannot replace: %s", path, strerror(errno));
+    TRY(file_sync_folder(folder));
+    return file_remove_tree(old);
+}
+
 int file_copy(const char *to, const char *from)
 {
     struct file_map map;

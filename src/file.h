@@ -25,6 +25,11 @@ bool file_is_folder(const char *path);
 int file_make_folders(const char *path);        /* like mkdir -p */
 int file_remove_tree(const char *path);         /* like rm -rf; a missing path is no error */
 int file_sync_folder(const char *path);         /* makes renames in it durable */
+
+/* Gives a finished file or folder its name, path. One that bears it already is exchanged in one step where the file system can,
+ * else renamed to old meanwhile; it is removed then. folder: that of all three. */
+int file_publish(const char *folder, const char *temporary, const char *path, const char *old);
+
 int file_copy(const char *to, const char *from); /* contents only */
 char *file_join(const char *folder, const char *name); /* "folder/name"; caller frees */
 

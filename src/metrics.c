@@ -37,6 +37,19 @@ double metrics_get(const struct metrics *m, const char *name)
     return row ? row->value : NAN;
 }
 
+void metrics_set_times(struct metrics *m, struct timing *t, int64_t tokens)
+{
+    const double sec = timing_step_end(t, tokens);
+    for (int p = 0; p < PHASES; p++)
+        if (t->step_sec[p] > 0) {
+            char name[METRIC_NAME_MAX];
+            snprintf(name, sizeof name, "time/%s", phase_name((enum phase)p));
+            metrics_set(m, name, t->step_sec[p]);
+        }
+    metrics_set(m, "time/total", sec);
+    metrics_set(m, "perf/tokens_per_sec", (double)tokens / sec);
+}
+
 static void format_number(struct text *out, double value)
 {
     if (!isfinite(value)) {

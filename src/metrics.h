@@ -10,6 +10,7 @@
 #include "event.h"
 #include "step_file.h"
 #include "text.h"
+#include "timing.h"
 
 enum { METRICS_MAX = 96, METRIC_NAME_MAX = 48 };
 enum { METRICS_LINE_MAX = METRICS_MAX * (METRIC_NAME_MAX + 32) }; /* bytes; a number has up to 25, 6 are around it */
@@ -29,6 +30,10 @@ struct metrics {
  * invariant. */
 void metrics_set(struct metrics *m, const char *name, double value);
 double metrics_get(const struct metrics *m, const char *name); /* NaN where there is none */
+
+/* Ends a step's account in t: "time/<phase>" of the phases that took any, "time/total", and "perf/tokens_per_sec" of the step's
+ * tokens, of all ranks. */
+void metrics_set_times(struct metrics *m, struct timing *t, int64_t tokens);
 
 /* Appends {"name": number, ..} without a newline. */
 void metrics_format(struct text *out, const struct metrics *m);

@@ -6,6 +6,7 @@
 #include "batch.h"
 #include "engine.h"
 #include "error.h"
+#include "guard.h"
 #include "log.h"
 #include "policy_loss.h"
 #include "stats.h"
@@ -308,27 +309,6 @@ static void gather_tokens(struct ppo *p, struct mini_batch *b)
     }
 }
 
-/* Non-finite or too large: stops the run or skips the update, as run.on_nan says. Returns 1 to skip, 0 to go on, -1. */
-static int refuse(struct ppo *p, int64_t step, const char *what)
-{
-    if (p->rollout.settings->run.on_nan == ON_NAN_SKIP) {
-        log_line("step %lld: update skipped: %s", (long long)step, what);
-        return 1;
-    }
-    return error_set(ERR_RUN, "step %lld: %s; the last checkpoint is intact (run.on_nan = \"skip\" would skip the update)",
-                     (long long)step, what);
-}
-
-static int check_overflow(struct ppo *p, int64_t step)
-{
-    const char *tensor = gradient_overflow(p->gradient);
-    char what[256];
-    if (!tensor)
-        return 0;
-    snprintf(what, sizeof what, "the gradient of %s is not finite or too large", tensor);
-    return refuse(p, step, what);
-}
-
 static int update_mini_batch(struct ppo *p, struct mini_batch *b, int64_t step, struct update_sums *sums)
 {
     struct model *m = p->rollout.model;
@@ -351,7 +331,7 @@ static int update_mini_batch(struct ppo *p, struct mini_batch *b, int64_t step, 
     struct policy_loss_tokens x = {b->n_tokens,     b->logprob,   b->value,     b->entropy,
                                    b->old_logprob,  b->old_value, b->advantage, b->ret};
     policy_loss_ppo(&loss, &x, &how);
-    int skip = isfinite(loss.total) ? check_overflow(p, step) : refuse(p, step, "the loss is not finite");
+    int skip = guard_update(p->gradient, loss.total, s->run.on_nan, step);
     if (skip < 0)
         return -1;
     if (!skip && policy_loss_guard(&loss, s->ppo.ratio_threshold)) {

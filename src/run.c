@@ -191,6 +191,12 @@ static void log_phases(const struct timing_file *f)
                  f->n_steps > 1 ? " without the first" : "", timing_file_tokens_per_sec(f));
 }
 
+/* Samples of a step, over all ranks. */
+static int64_t batch_size(const struct settings *s)
+{
+    return s->task == TASK_PRETRAIN ? s->pretrain.batch_size : s->task == TASK_SFT ? s->sft.batch_size : s->ppo.batch_size;
+}
+
 int run_report(struct run *r, struct engine *e)
 {
     const struct settings *s = r->settings;
@@ -204,7 +210,7 @@ int run_report(struct run *r, struct engine *e)
                             .nodes = comm_nodes(r->comm),
                             .parameters = engine_parameters(e),
                             .trainable = e->model.trainable.n,
-                            .batch_size = s->task == TASK_PRETRAIN ? s->pretrain.batch_size : s->ppo.batch_size};
+                            .batch_size = batch_size(s)};
     collect_times(r, &f);
     log_phases(&f);
     char *path = run_path(r, "timing.json");

@@ -8,13 +8,14 @@
 
 #include <stdlib.h>
 
-enum { N_REALS = 5, N_COUNTERS = 2, N_ITEMS = 6 };
+enum { N_REALS = 5, N_COUNTERS = 2, N_BEST = 3, N_ITEMS = 7 };
 
 /* The arrays of a checkpoint. */
 struct arrays {
     float *value, *moment1, *moment2; /* [n] host */
     double real[N_REALS];             /* KL coefficient; score mean, variance, std, count */
     int64_t counter[N_COUNTERS];      /* steps, updates */
+    double best[N_BEST];              /* found, score, step */
     struct text settings;
     struct checkpoint_item item[N_ITEMS];
     int n_items;
@@ -45,6 +46,8 @@ static void arrays_open(struct arrays *a, const struct state *s)
     add(a, (struct checkpoint_item){"counters", CHECKPOINT_I64, N_COUNTERS, a->counter, false});
     if (s->kl)
         add(a, (struct checkpoint_item){"reals", CHECKPOINT_F64, N_REALS, a->real, false});
+    if (s->best)
+        add(a, (struct checkpoint_item){"best", CHECKPOINT_F64, N_BEST, a->best, false});
 }
 
 static void arrays_close(struct arrays *a)
@@ -70,6 +73,8 @@ static void arrays_fill(struct arrays *a, const struct state *s, int64_t step)
         a->real[1] = s->moments->mean, a->real[2] = s->moments->variance;
         a->real[3] = s->moments->std, a->real[4] = s->moments->count;
     }
+    if (s->best)
+        a->best[0] = s->best->found, a->best[1] = s->best->score, a->best[2] = (double)s->best->step;
     /* for people, and not read back */
     settings_write(&a->settings, s->settings);
     add(a, (struct checkpoint_item){"settings", CHECKPOINT_BYTES, (int64_t)a->settings.n, a->settings.bytes, false});
@@ -89,6 +94,8 @@ static void arrays_take(const struct arrays *a, struct state *s, int64_t *step)
         s->kl->coef = a->real[0];
         *s->moments = (struct score_moments){a->real[1], a->real[2], a->real[3], a->real[4]};
     }
+    if (s->best)
+        *s->best = (struct best){a->best[0] != 0, a->best[1], (int64_t)a->best[2]};
     model_refresh(s->model);
 }
 

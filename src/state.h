@@ -2,6 +2,7 @@
 #ifndef RLHF_SRC_STATE_H
 #define RLHF_SRC_STATE_H
 
+#include "best.h"
 #include "checkpoint.h"
 #include "comm.h"
 #include "kl.h"
@@ -20,6 +21,7 @@ struct state {
     struct optimizer *optimizer;   /* its count of updates */
     struct kl_controller *kl;      /* this and the next two: ppo's; NULL in a run that has none */
     struct score_moments *moments;
+    struct best *best;              /* the best evaluation so far; NULL in a run that keeps none */
     const struct peft_config *peft; /* the adapter is written beside the state, as a PEFT folder */
     struct timing *timing;          /* is charged with PHASE_CHECKPOINT and the bytes */
 };

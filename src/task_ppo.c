@@ -140,20 +140,6 @@ static void log_step(struct job *j, const struct metrics *m, int64_t step)
              timing_left(&j->run.timing, j->total_steps - step - 1));
 }
 
-static void set_times(struct job *j, struct metrics *m)
-{
-    int64_t tokens = sample_list_tokens(&j->ppo.samples);
-    double sec = timing_step_end(&j->run.timing, tokens);
-    for (int p = 0; p < PHASES; p++)
-        if (j->run.timing.step_sec[p] > 0) {
-            char name[METRIC_NAME_MAX];
-            snprintf(name, sizeof name, "time/%s", phase_name((enum phase)p));
-            metrics_set(m, name, j->run.timing.step_sec[p]);
-        }
-    metrics_set(m, "time/total", sec);
-    metrics_set(m, "perf/tokens_per_sec", (double)tokens / sec);
-}
-
 /* metrics.jsonl and the TensorBoard file; on ranks that have not opened them nothing. */
 static int write_metrics(struct job *j, const struct metrics *m)
 {
@@ -207,7 +193,7 @@ static int steps(struct job *j, int64_t first)
         }
         timing_step_begin(&j->run.timing);
         TRY(ppo_step(&j->ppo, &m, step));
-        set_times(j, &m);
+        metrics_set_times(&m, &j->run.timing, sample_list_tokens(&j->ppo.samples));
         log_step(j, &m, step);
         TRY(evaluate(j, &m, step + 1));
         TRY(comm_agree(j->comm, write_metrics(j, &m)));

@@ -1,22 +1,15 @@
 /* task = "pretrain": all weights of a small model, from text. The texts become one stream of tokens with an end token after
  * each; a sample is a window of it. Gradients are exact sums as in PPO, so ranks change nothing here either. */
-#include "banner.h"
 #include "bpe_train.h"
-#include "engine.h"
+#include "causal_lm.h"
 #include "error.h"
 #include "file.h"
 #include "log.h"
-#include "metrics.h"
-#include "optimizer.h"
 #include "prompts.h"
-#include "records.h"
-#include "run.h"
-#include "schedule.h"
-#include "state.h"
-#include "step_file.h"
+#include "rng.h"
+#include "supervised.h"
 #include "task.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,12 +18,10 @@ struct pretrain {
     struct comm *comm;
     struct engine *engine;
     struct run *run;
-    struct optimizer optimizer;
-    const struct schedule *schedule;
-    struct step_file metrics;
     struct token_list stream;
     int block;
-    int64_t total_steps;
+    struct causal_lm lm;
+    struct supervised loop;
 };
 
 /* A byte-level BPE tokenizer of the texts, written to path, with <|endoftext|> as its id 0. */
@@ -101,86 +92,14 @@ static int load_stream(struct pretrain *p)
     return rc;
 }
 
-/* This rank's windows of the step: forward, backward. nll[i]: of window i, in records keyed by i. */
-static int train_share(struct pretrain *p, int64_t step, struct record_list *mine)
+/* Sample number `index` of the run: a window that begins anywhere in the stream. */
+static struct causal_lm_example window(const void *pretrain, int64_t index, bool train)
 {
-    const struct settings_pretrain *s = &p->settings->pretrain;
-    struct micro_batch *mb = &p->engine->micro_batch;
+    (void)train; /* there is no other split */
+    const struct pretrain *p = pretrain;
     struct rng_key key = rng_key((uint64_t)p->settings->run.seed, RNG_ORDER, 2, 0);
-    int targets = p->block - 1, size = comm_size(p->comm), most = p->engine->shape.batch_seqs;
-    float *logprob = malloc((size_t)most * (size_t)targets * sizeof *logprob);
-    float *derivative = malloc((size_t)targets * sizeof *derivative);
-    struct sequence *seq = calloc((size_t)most, sizeof *seq);
-    CHECK(logprob && derivative && seq, "out of memory");
-    for (int t = 0; t < targets; t++)
-        derivative[t] = (float)(-1.0 / ((double)s->batch_size * targets));
-    struct model_pass pass = {.adapter = -1, .keep = true};
-    int rc = 0;
-    for (int64_t i = comm_rank(p->comm); !rc && i < s->batch_size;) {
-        int n = 0;
-        for (; n < most && i < s->batch_size; n++, i += size) {
-            int64_t window = step * s->batch_size + i;
-            int64_t at = rng_range(rng_word(key, 0, (uint64_t)window, 0, 0), 0, p->stream.n - p->block + 1);
-            seq[n] = (struct sequence){.sample = window, .ids = p->stream.ids + at, .n = p->block, .first = 1,
-                                       .logprob = logprob + (int64_t)n * targets, .dlogprob = derivative};
-        }
-        timing_begin(&p->run->timing, PHASE_FORWARD);
-        rc = micro_batch_forward(mb, seq, n, &pass, 1.0f);
-        timing_end(&p->run->timing, (int64_t)n * p->block);
-        timing_begin(&p->run->timing, PHASE_BACKWARD);
-        if (!rc)
-            rc = micro_batch_backward(mb, seq, n, &pass, 1.0f);
-        timing_end(&p->run->timing, (int64_t)n * p->block);
-        for (int k = 0; k < n; k++) {
-            double nll = 0;
-            for (int t = 0; t < targets; t++)
-                nll -= seq[k].logprob[t];
-            records_add(mine, seq[k].sample, &nll, sizeof nll);
-        }
-    }
-    free(seq);
-    free(derivative);
-    free(logprob);
-    return rc;
-}
-
-static double learning_rate(const struct pretrain *p, int64_t step)
-{
-    const struct settings_optim *s = &p->settings->optim;
-    return schedule_rate(p->schedule, s->learning_rate, step, s->warmup_steps, p->total_steps);
-}
-
-static int train_step(struct pretrain *p, int64_t step, double *loss, double *norm)
-{
-    struct model *m = &p->engine->model;
-    const struct settings *s = p->settings;
-    struct record_list mine = {0}, all = {0};
-    gradient_begin(m, s->pretrain.batch_size);
-    int rc = train_share(p, step, &mine);
-    timing_begin(&p->run->timing, PHASE_REDUCE); /* waiting for the slowest rank is part of it */
-    rc = comm_agree(p->comm, rc);
-    if (!rc) {
-        gradient_sum_start(&p->engine->gradient);
-        comm_gather_records(p->comm, &all, &mine);
-        gradient_sum_finish(&p->engine->gradient);
-        timing_add_bytes(&p->run->timing, m->trainable.n * (int64_t)sizeof(int64_t));
-    }
-    *loss = 0;
-    for (int64_t i = 0; i < all.n; i++)
-        *loss += *(const double *)records_bytes(&all, i);
-    *loss /= (double)all.n * (p->block - 1);
-    records_free(&mine);
-    records_free(&all);
-    timing_end(&p->run->timing, 0);
-    TRY(rc);
-    if (gradient_overflow(&p->engine->gradient) || !isfinite(*loss))
-        return error_set(ERR_RUN, "step %lld: the loss or a gradient is not finite or too large: lower optim.learning_rate",
-                         (long long)step + 1);
-    timing_begin(&p->run->timing, PHASE_OPTIMIZE);
-    optimizer_update(&p->optimizer, m, learning_rate(p, step), norm);
-    timing_end(&p->run->timing, 0);
-    return comm_hash_equal(p->comm, m->be->ops->hash(m->be, m->trainable.value, (size_t)m->trainable.n * sizeof(float)),
-                           "the weights");
+    int64_t at = rng_range(rng_word(key, 0, (uint64_t)index, 0, 0), 0, p->stream.n - p->block + 1);
+    return (struct causal_lm_example){p->stream.ids + at, p->block, 1};
 }
 
 /* The model as a Hugging Face folder in 16 bits, with its tokenizer. */
@@ -214,69 +133,6 @@ static int write_folder(struct pretrain *p, const char *tokenizer)
     return rc;
 }
 
-static struct state state_of(struct pretrain *p)
-{
-    return (struct state){.settings = p->settings, .comm = p->comm, .model = &p->engine->model, .optimizer = &p->optimizer,
-                          .timing = &p->run->timing};
-}
-
-static int save(struct pretrain *p, int64_t step)
-{
-    struct state s = state_of(p);
-    return state_write(&s, step);
-}
-
-/* *first: the step to begin with. */
-static int resume_or_begin(struct pretrain *p, const struct options *o, int64_t *first)
-{
-    struct state s = state_of(p);
-    if (o->resume)
-        TRY(state_read(&s, first));
-    char *path = run_path(p->run, "metrics.jsonl");
-    int rc = comm_agree(p->comm, step_file_open(&p->metrics, path, *first, comm_rank(p->comm) == 0));
-    free(path);
-    return rc;
-}
-
-static int describe_step(struct pretrain *p, int64_t step, double loss, double norm)
-{
-    struct metrics m = {0};
-    int64_t tokens = p->settings->pretrain.batch_size * p->block;
-    double sec = timing_step_end(&p->run->timing, tokens), tokens_per_sec = (double)tokens / sec;
-    metrics_set(&m, "step", (double)(step + 1));
-    metrics_set(&m, "loss", loss);
-    metrics_set(&m, "grad_norm", norm);
-    metrics_set(&m, "lr", learning_rate(p, step));
-    metrics_set(&m, "time/total", sec);
-    metrics_set(&m, "perf/tokens_per_sec", tokens_per_sec);
-    if ((step + 1) % 50 == 0 || step + 1 == p->total_steps)
-        log_line("step %lld/%lld  loss %.4f  grad %.3f  %.0f tok/s  eta %.0f s", (long long)step + 1, (long long)p->total_steps,
-                 loss, norm, tokens_per_sec, timing_left(&p->run->timing, p->total_steps - step - 1));
-    return comm_agree(p->comm, metrics_write_line(&p->metrics, &m));
-}
-
-static int steps(struct pretrain *p, int64_t first)
-{
-    int64_t saved = first, every = p->settings->run.save_steps;
-    for (int64_t step = first; step < p->total_steps; step++) {
-        double loss, norm;
-        const char *why = run_should_stop(p->run, step);
-        if (why) {
-            if (saved != step)
-                TRY(save(p, step));
-            return run_stopped(step, why);
-        }
-        timing_step_begin(&p->run->timing);
-        TRY(train_step(p, step, &loss, &norm));
-        TRY(describe_step(p, step, loss, norm));
-        if (every > 0 && (step + 1) % every == 0) {
-            TRY(save(p, step + 1));
-            saved = step + 1;
-        }
-    }
-    return saved == p->total_steps ? 0 : save(p, p->total_steps);
-}
-
 static int pretrain(struct pretrain *p, const struct options *o, const char *tokenizer)
 {
     const struct settings *s = p->settings;
@@ -284,30 +140,21 @@ static int pretrain(struct pretrain *p, const struct options *o, const char *tok
     p->block = s->pretrain.block_size > 0 && s->pretrain.block_size < engine_context(e) ? (int)s->pretrain.block_size
                                                                                         : engine_context(e);
     TRY(comm_agree(p->comm, load_stream(p)));
+    const int64_t tokens = s->pretrain.batch_size * p->block, one_pass = (p->stream.n + tokens - 1) / tokens;
+    struct supervised_task task = causal_lm_task(&p->lm);
+    task.batch_size = s->pretrain.batch_size;
+    task.n_samples = task.batch_size * (s->run.max_steps > 0 ? s->run.max_steps : one_pass);
+    p->lm = (struct causal_lm){.engine = e, .timing = &p->run->timing, .example = window, .source = p};
+    supervised_init(&p->loop, &task, e, p->run);
     struct engine_need need = {.longest = p->block, .longest_targets = p->block - 1, .train = true, .all_weights = true,
                                .micro_batch = s->pretrain.micro_batch_size > 0 ? (int)s->pretrain.micro_batch_size : 4};
-    TRY(comm_agree(p->comm, engine_plan(e, &need)));
-    banner_print(e);
+    TRY(supervised_plan(&p->loop, &need));
     log_line("%lld tokens of text", (long long)p->stream.n);
     if (o->plan)
         return 0;
-    TRY(run_write_settings(p->run));
-    timing_begin(&p->run->timing, PHASE_LOAD);
-    int rc = engine_load(e);
-    timing_end(&p->run->timing, 0);
-    TRY(rc);
-    p->schedule = schedule_find(settings_scheduler_names[s->optim.lr_scheduler_type]);
-    p->optimizer = (struct optimizer){.beta1 = s->optim.adam_beta1, .beta2 = s->optim.adam_beta2, .epsilon = s->optim.adam_epsilon,
-                                      .weight_decay = s->optim.weight_decay,
-                                      .max_grad_norm = s->optim.max_grad_norm.set ? s->optim.max_grad_norm.value : 0};
-    int64_t tokens = s->pretrain.batch_size * p->block, first = 0;
-    p->total_steps = s->run.max_steps > 0 ? s->run.max_steps : (p->stream.n + tokens - 1) / tokens;
-    e->model.progress = &p->run->progress;
-    TRY(resume_or_begin(p, o, &first));
-    TRY(run_watch(p->run));
-    TRY(steps(p, first));
+    TRY(supervised_run(&p->loop, o->resume));
     TRY(comm_agree(p->comm, comm_rank(p->comm) == 0 ? write_folder(p, tokenizer) : 0));
-    return run_report(p->run, p->engine);
+    return supervised_finish(&p->loop);
 }
 
 int task_pretrain(const struct settings *s, struct comm *comm, const struct options *o)
@@ -328,7 +175,7 @@ int task_pretrain(const struct settings *s, struct comm *comm, const struct opti
     }
     if (!rc)
         rc = pretrain(&p, o, tokenizer);
-    step_file_close(&p.metrics);
+    supervised_free(&p.loop);
     token_list_free(&p.stream);
     engine_close(&e);
     run_close(&run);
