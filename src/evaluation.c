@@ -22,7 +22,8 @@ void evaluation_describe(struct evaluation *e, const struct sample_list *samples
     double score = 0, kl = 0, squares = 0;
     for (int64_t i = 0; i < n; i++) {
         score += samples->sample[i].raw_score;
-        kl += evaluation_kl(&samples->sample[i]);
+        if (sample_has(&samples->sample[i], SAMPLE_LOGPROB))
+            kl += evaluation_kl(&samples->sample[i]);
     }
     score /= count;
     for (int64_t i = 0; i < n; i++)
@@ -36,14 +37,16 @@ void evaluation_describe(struct evaluation *e, const struct sample_list *samples
                              .response_length = (double)sample_list_tokens(samples) / count};
 }
 
-int evaluation_run(struct evaluation *e, struct sample_list *samples, struct rollout *r, const struct prompt_list *prompts)
+int evaluation_run(struct evaluation *e, struct sample_list *samples, struct rollout *r, const struct prompt_list *prompts,
+                   int adapter, double temperature)
 {
     struct rollout_request ask = {.prompts = prompts,
                                   .n = prompts->n,
                                   .step = EVALUATION_STEP,
-                                  .temperature = (float)r->settings->generate.temperature,
+                                  .adapter = adapter,
+                                  .temperature = (float)temperature,
                                   .in_order = true,
-                                  .with_logprobs = true};
+                                  .with_logprobs = adapter == 0};
     timing_begin(r->timing, PHASE_EVALUATE);
     int rc = rollout_run(r, samples, &ask);
     if (!rc)

@@ -237,8 +237,9 @@ const struct setting_row settings_rows[] = {
         .doc = "Write responses to the first 4 prompts of data.eval_path (without it: data.path), beside "
                "the reference's, to samples.jsonl every so many steps; 0: never."),
     INT(run.eval_steps, 0, SIZE_LIMIT, .standard = "0",
-        .doc = "Mean score and KL on data.eval_path every so many steps: eval/score, eval/score_std and "
-               "eval/kl of metrics.jsonl; 0: never."),
+        .doc = "Evaluate on data.eval_path every so many steps: eval/.. in metrics.jsonl, and adapter-best/ of the best so far. "
+               "ppo: score of the policy's and the reference's responses, sampled and greedy, and KL; sft, reward: loss. "
+               "0: never."),
     DURATION(run.max_walltime, .standard = "0",
              .doc = "Stop with a checkpoint and exit code 75 in time for this limit: seconds or "
                     "\"HH:MM:SS\" "

@@ -170,7 +170,7 @@ static int evaluate_responses(struct job *j)
 {
     struct sample_list samples = {0};
     struct evaluation e;
-    int rc = evaluation_run(&e, &samples, &j->rollout, &j->items);
+    int rc = evaluation_run(&e, &samples, &j->rollout, &j->items, 0, j->engine.settings->generate.temperature);
     for (int64_t i = 0; !rc && i < samples.n; i++) {
         const struct sample *s = &samples.sample[i];
         const struct text *prompt = &s->prompt_text, *response = &s->response_text;

@@ -1,10 +1,11 @@
 /* task = "ppo": the main job. Reads as the run goes: files in, plan, weights, steps, adapter out. */
 #include "actor.h"
 #include "banner.h"
+#include "best.h"
 #include "engine.h"
 #include "error.h"
-#include "evaluation.h"
 #include "file.h"
+#include "held_out.h"
 #include "log.h"
 #include "ppo.h"
 #include "run.h"
@@ -23,7 +24,8 @@ struct job {
     struct reward *reward;
     struct ppo ppo;
     struct prompt_list prompts, eval_prompts; /* the latter of data.eval_path; n = 0 without */
-    struct sample_list eval_samples;
+    struct held_out held_out;
+    struct best best;
     struct step_file metrics;
     struct event_file events;
     struct samples samples;
@@ -67,6 +69,7 @@ static int make_ppo(struct job *j)
                          (long long)s->ppo.batch_size);
     actor_rollout(&r, &j->engine, &j->run.timing);
     ppo_init(&j->ppo, &r, &j->engine.gradient, j->total_steps);
+    j->held_out = (struct held_out){.rollout = &j->ppo.rollout, .prompts = &j->eval_prompts};
     return 0;
 }
 
@@ -99,10 +102,9 @@ static int open_rewards(struct job *j)
 /* What the steps fill: after it they do not allocate. */
 static void reserve(struct job *j)
 {
-    struct sample_size size = rollout_sample_size(&j->ppo.rollout);
     ppo_reserve(&j->ppo);
     if (j->settings->run.eval_steps > 0)
-        sample_list_reserve(&j->eval_samples, j->eval_prompts.n, &size);
+        held_out_reserve(&j->held_out);
 }
 
 static int start(struct job *j, const struct options *o)
@@ -150,7 +152,7 @@ static int write_metrics(struct job *j, const struct metrics *m)
 static struct state state_of(struct job *j)
 {
     return (struct state){.settings = j->settings, .comm = j->comm, .model = &j->engine.model, .optimizer = &j->ppo.optimizer,
-                          .kl = &j->ppo.kl, .moments = &j->ppo.moments, .peft = &j->engine.peft,
+                          .best = &j->best, .kl = &j->ppo.kl, .moments = &j->ppo.moments, .peft = &j->engine.peft,
                           .timing = &j->run.timing};
 }
 
@@ -165,18 +167,14 @@ static bool is_due(int64_t every, int64_t step)
     return every > 0 && step % every == 0;
 }
 
-/* The metrics "eval/..": the policy after `step` steps on all prompts of data.eval_path. */
+/* Evaluations after `step` steps, where one is due; the adapter of the best is kept. */
 static int evaluate(struct job *j, struct metrics *m, int64_t step)
 {
-    struct evaluation e;
-    if (!is_due(j->settings->run.eval_steps, step))
+    const struct settings_run *s = &j->settings->run;
+    if (!is_due(s->eval_steps, step))
         return 0;
-    TRY(evaluation_run(&e, &j->eval_samples, &j->ppo.rollout, &j->eval_prompts));
-    metrics_set(m, "eval/score", e.score);
-    metrics_set(m, "eval/score_std", e.score_std);
-    metrics_set(m, "eval/kl", e.kl);
-    log_line("evaluation of %lld prompts  score %.4f +- %.4f  kl %.4f", (long long)e.n, e.score, e.score_stderr, e.kl);
-    return 0;
+    TRY(held_out_run(&j->held_out, m));
+    return best_consider(&j->best, metrics_get(m, "eval/score"), step, j->comm, &j->engine.model, &j->engine.peft, s->output_dir);
 }
 
 static int steps(struct job *j, int64_t first)
@@ -268,7 +266,7 @@ int task_ppo(const struct settings *s, struct comm *comm, const struct options *
     step_file_close(&j->metrics);
     event_close(&j->events);
     samples_close(&j->samples);
-    sample_list_free(&j->eval_samples);
+    held_out_free(&j->held_out);
     ppo_free(&j->ppo);
     reward_close(j->reward);
     prompts_free(&j->prompts);
