@@ -10,63 +10,6 @@
 
 enum { MAX_CONTENT_BYTES = 4096 };
 
-static int32_t trie_new_node(struct trie *t, unsigned char byte)
-{
-    if (t->n == t->room) {
-        t->room = t->room ? 2 * t->room : 64;
-        t->node = realloc(t->node, (size_t)t->room * sizeof *t->node);
-        CHECK(t->node, "out of memory for added tokens");
-    }
-    t->node[t->n] = (struct trie_node){.token = -1, .byte = byte};
-    return t->n++;
-}
-
-static int32_t trie_child(const struct trie *t, int32_t node, unsigned char byte)
-{
-    int32_t child = t->node[node].child;
-    while (child && t->node[child].byte != byte)
-        child = t->node[child].sibling;
-    return child;
-}
-
-static void trie_add(struct trie *t, const char *content, size_t n, int32_t token)
-{
-    if (!n)
-        return;
-    if (!t->n)
-        trie_new_node(t, 0);
-    t->first[(unsigned char)content[0]] = true;
-    int32_t node = 0;
-    for (size_t i = 0; i < n; i++) {
-        int32_t child = trie_child(t, node, (unsigned char)content[i]);
-        if (!child) {
-            child = trie_new_node(t, (unsigned char)content[i]);
-            t->node[child].sibling = t->node[node].child;
-            t->node[node].child = child;
-        }
-        node = child;
-    }
-    if (t->node[node].token < 0) /* two tokens with one normal form: the first holds */
-        t->node[node].token = token;
-}
-
-/* Length of the longest string at text, 0 for none. */
-static size_t trie_longest(const struct trie *t, const char *text, size_t n, int32_t *token)
-{
-    size_t longest = 0;
-    int32_t node = 0;
-    for (size_t i = 0; i < n; i++) {
-        node = trie_child(t, node, (unsigned char)text[i]);
-        if (!node)
-            break;
-        if (t->node[node].token >= 0) {
-            *token = t->node[node].token;
-            longest = i + 1;
-        }
-    }
-    return longest;
-}
-
 static const char *before_character(const char *text, const char *at)
 {
     do
@@ -240,8 +183,8 @@ void added_tokens_close(struct added_tokens *a)
     vocab_free(&a->vocab);
     free(a->token);
     free(a->special);
-    free(a->raw.node);
-    free(a->normalized.node);
+    trie_free(&a->raw);
+    trie_free(&a->normalized);
     *a = (struct added_tokens){0};
 }
 

@@ -7,6 +7,7 @@
 #define RLHF_SRC_ADDED_TOKENS_H
 
 #include "normalize.h"
+#include "trie.h"
 #include "vocab.h"
 
 #include <jansson.h>
@@ -17,17 +18,6 @@
 struct added_token {
     int32_t id;
     bool single_word, lstrip, rstrip, normalized, special;
-};
-
-/* Finds the longest string that begins at a position. Children of a node are a list. */
-struct trie {
-    struct trie_node {
-        int32_t child, sibling; /* 0: none */
-        int32_t token;          /* index of an added token that ends here, or -1 */
-        unsigned char byte;
-    } * node; /* [n]; node 0 is the root */
-    int32_t n, room;
-    bool first[256]; /* bytes that a string begins with */
 };
 
 struct added_tokens {

@@ -433,22 +433,6 @@ static int read_string(struct text *out, const json_t *model, const char *key)
     return 0;
 }
 
-static int read_vocab(struct bpe *b, const json_t *vocab)
-{
-    if (!json_is_object(vocab) || !json_object_size(vocab))
-        return error_set(ERR_FILE, "model: \"vocab\" must be an object with at least one token");
-    const char *content;
-    json_t *id;
-    json_object_foreach((json_t *)vocab, content, id)
-    {
-        if (!json_is_integer(id))
-            return error_set(ERR_FILE, "model: the id of \"%.100s\" is not an integer", content);
-        if (vocab_add(&b->vocab, content, strlen(content), json_integer_value(id)))
-            return error_context("model");
-    }
-    return 0;
-}
-
 /* The two sides of a merge, "a b" or ["a", "b"]. */
 static int split_merge(const json_t *merge, size_t rank, const char *side[2], size_t n[2])
 {
@@ -574,13 +558,6 @@ static int read_unk(struct bpe *b, const json_t *model)
 int bpe_open(struct bpe *b, const json_t *model)
 {
     *b = (struct bpe){.unk = -1};
-    const char *type = json_string_value(json_object_get(model, "type"));
-    if (!json_is_object(model))
-        return error_set(ERR_FILE, "\"model\" must be an object");
-    if (!type && !json_object_get(model, "merges")) /* old files name no type */
-        type = json_object_get(model, "continuing_subword_prefix") ? "WordPiece" : "unknown";
-    if (type && strcmp(type, "BPE"))
-        return error_set(ERR_FILE, "model type \"%.60s\" is not supported (BPE is)", type);
     const json_t *dropout = json_object_get(model, "dropout");
     if (dropout && !json_is_null(dropout) && json_number_value(dropout) != 0)
         return error_set(ERR_FILE, "model: dropout is not supported");
@@ -590,7 +567,7 @@ int bpe_open(struct bpe *b, const json_t *model)
     TRY(read_flag(&b->ignore_merges, model, "ignore_merges"));
     TRY(read_string(&b->prefix, model, "continuing_subword_prefix"));
     TRY(read_string(&b->suffix, model, "end_of_word_suffix"));
-    TRY(read_vocab(b, json_object_get(model, "vocab")));
+    TRY(vocab_read(&b->vocab, json_object_get(model, "vocab")));
     b->cut_at_space = !b->prefix.n && !b->suffix.n && !b->ignore_merges &&
                       vocab_find(&b->vocab, SPACE_CHAR, 3) >= 0;
     find_bytes(b, byte_fallback);

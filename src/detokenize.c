@@ -13,9 +13,10 @@ struct detokenizer_step {
     int (*run)(const struct detokenizer_step *s, struct detokenizer_work *w, struct strings *out, const struct strings *in);
     struct pattern pattern; /* Replace */
     struct text
-        content; /* Replace: by what; Strip, Metaspace, BPEDecoder: the character or suffix */
+        content; /* Replace: by what; Strip, Metaspace, BPEDecoder: the character or suffix; WordPiece: the prefix */
     int64_t start, stop; /* Strip */
     bool keep_first;     /* Metaspace: the first space stays */
+    bool cleanup;        /* WordPiece */
 };
 
 static void reserve_strings(struct spans *l, size_t n)
@@ -229,6 +230,52 @@ static int run_bpe(const struct detokenizer_step *s, struct detokenizer_work *w,
     return rc;
 }
 
+/* Spaces that a list of words has and a text has not: each rule runs over the token before the next one does. */
+static const struct {
+    const char *from, *to;
+} CLEANUP[] = {{" .", "."},   {" ?", "?"},   {" !", "!"},          {" ,", ","},   {" ' ", "'"},  {" n't", "n't"},
+               {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+enum { N_CLEANUP = sizeof CLEANUP / sizeof *CLEANUP };
+
+/* Shortens a token in place; no rule makes it longer. Returns its new length. */
+static size_t clean_up(char *token, size_t n)
+{
+    for (int i = 0; i < N_CLEANUP; i++) {
+        const size_t from_n = strlen(CLEANUP[i].from), to_n = strlen(CLEANUP[i].to);
+        size_t kept = 0;
+        for (size_t k = 0; k < n;) {
+            if (n - k >= from_n && !memcmp(token + k, CLEANUP[i].from, from_n)) {
+                memcpy(token + kept, CLEANUP[i].to, to_n);
+                kept += to_n;
+                k += from_n;
+            } else {
+                token[kept++] = token[k++];
+            }
+        }
+        n = kept;
+    }
+    return n;
+}
+
+static int run_wordpiece(const struct detokenizer_step *s, struct detokenizer_work *w, struct strings *out,
+                         const struct strings *in)
+{
+    (void)w;
+    for (size_t i = 0; i < in->list.n; i++) {
+        size_t n, start = out->bytes.n, prefix = s->content.n;
+        const char *token = string_at(in, i, &n);
+        const bool continues = i && n >= prefix && !memcmp(token, text_string(&s->content), prefix);
+        begin_string(out);
+        if (i && !continues)
+            text_add(&out->bytes, " ", 1);
+        text_add(&out->bytes, token + (continues ? prefix : 0), n - (continues ? prefix : 0));
+        if (s->cleanup && out->bytes.n > start)
+            out->bytes.n = start + clean_up(out->bytes.bytes + start, out->bytes.n - start);
+        end_string(out);
+    }
+    return 0;
+}
+
 /* Reading the file */
 
 static int read_content(struct text *out, const json_t *spec, const char *key, bool one_character)
@@ -278,10 +325,17 @@ static int open_step(struct detokenizer_step *s, const json_t *spec, const char 
         s->run = run_bpe;
         TRY(read_content(&s->content, spec, "suffix", false));
         TRY(pattern_open_literal(&s->pattern, text_string(&s->content), s->content.n));
+    } else if (!strcmp(type, "WordPiece")) {
+        const json_t *cleanup = json_object_get(spec, "cleanup");
+        s->run = run_wordpiece;
+        s->cleanup = json_is_true(cleanup);
+        TRY(read_content(&s->content, spec, "prefix", false));
+        if (!json_is_boolean(cleanup))
+            return error_set(ERR_FILE, "decoder: \"cleanup\" must be true or false");
     } else {
         return error_set(ERR_FILE,
                          "decoder type \"%.60s\" is not supported (ByteLevel, ByteFallback, Fuse, "
-                         "Replace, Strip, Metaspace, BPEDecoder, Sequence are)",
+                         "Replace, Strip, Metaspace, BPEDecoder, WordPiece, Sequence are)",
                          type);
     }
     return 0;

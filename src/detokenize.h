@@ -1,6 +1,6 @@
 /* The "decoder" of a tokenizer.json: contents of tokens in, text out.
  *
- * ByteLevel, Replace, ByteFallback, Fuse, Strip, Metaspace, BPEDecoder and Sequences of them; null joins with spaces, as
+ * ByteLevel, Replace, ByteFallback, Fuse, Strip, Metaspace, BPEDecoder, WordPiece and Sequences of them; null joins with spaces, as
  * Hugging Face does. Others are refused by name. Bytes that are no UTF-8 come out as U+FFFD.
  */
 #ifndef RLHF_SRC_DETOKENIZE_H

@@ -6,6 +6,7 @@
  * in a run of marks; so the ordering is done here, by counting. */
 #include "normalize.h"
 
+#include "categories.h"
 #include "error.h"
 #include "unicode.h"
 
@@ -20,10 +21,11 @@ struct normalizer_step {
     /* appends to out and returns 1, or returns 0 when text stays as it is, -1 on error */
     int (*run)(const struct normalizer_step *s, struct normalizer_work *w, struct text *out,
                const char *text, size_t n);
-    int options;            /* of utf8proc */
-    struct pattern pattern; /* Replace */
-    struct text content;    /* Prepend, Replace */
-    bool left, right;       /* Strip */
+    int options;               /* of utf8proc */
+    struct pattern pattern;    /* Replace */
+    struct text content;       /* Prepend, Replace */
+    bool left, right;          /* Strip */
+    bool (*strip)(uint32_t c); /* characters that go: StripAccents, BertNormalizer */
 };
 
 /* Unicode normal forms */
@@ -216,17 +218,14 @@ static int run_strip(const struct normalizer_step *s, struct normalizer_work *w,
     return 1;
 }
 
-static int run_strip_accents(const struct normalizer_step *s, struct normalizer_work *w,
-                             struct text *out, const char *text, size_t n)
+static int run_strip_marks(const struct normalizer_step *s, struct normalizer_work *w, struct text *out,
+                           const char *text, size_t n)
 {
-    (void)s;
     (void)w;
     for (size_t i = 0; i < n;) {
         uint32_t c;
         int length = utf8_decode(&c, text + i);
-        utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
-        if (category != UTF8PROC_CATEGORY_MN && category != UTF8PROC_CATEGORY_MC &&
-            category != UTF8PROC_CATEGORY_ME)
+        if (!s->strip(c))
             text_add(out, text + i, (size_t)length);
         i += (size_t)length;
     }
@@ -246,8 +245,52 @@ static int run_lowercase(const struct normalizer_step *s, struct normalizer_work
         if (c == 0x130)
             text_add(out, "i\xcc\x87", 3);
         else
-            text_add(out, bytes,
-                     (size_t)utf8_encode(bytes, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c)));
+            text_add(out, bytes, (size_t)utf8_encode(bytes, category_lowercase(c)));
+    }
+    return 1;
+}
+
+/* BertNormalizer */
+
+/* White space becomes a space each; control characters and U+FFFD go. */
+static int run_clean(const struct normalizer_step *s, struct normalizer_work *w, struct text *out, const char *text,
+                     size_t n)
+{
+    (void)s;
+    (void)w;
+    for (size_t i = 0; i < n;) {
+        uint32_t c;
+        size_t length = (size_t)utf8_decode(&c, text + i);
+        if (unicode_is_space(c) && !category_is_other(c))
+            text_add(out, " ", 1);
+        else if (c != 0xfffd && !category_is_other(c))
+            text_add(out, text + i, length);
+        i += length;
+    }
+    return 1;
+}
+
+/* The library's ranges: blocks of CJK ideographs, of extension E all but its beginning. */
+static bool is_ideograph(uint32_t c)
+{
+    return (c >= 0x3400 && c <= 0x4dbf) || (c >= 0x4e00 && c <= 0x9fff) || (c >= 0xf900 && c <= 0xfaff) ||
+           (c >= 0x20000 && c <= 0x2a6df) || (c >= 0x2a700 && c <= 0x2b81f) || (c >= 0x2b920 && c <= 0x2ceaf) ||
+           (c >= 0x2f800 && c <= 0x2fa1f);
+}
+
+static int run_space_ideographs(const struct normalizer_step *s, struct normalizer_work *w, struct text *out,
+                                const char *text, size_t n)
+{
+    (void)s;
+    (void)w;
+    for (size_t i = 0; i < n;) {
+        uint32_t c;
+        size_t length = (size_t)utf8_decode(&c, text + i);
+        const bool spaced = is_ideograph(c);
+        text_add(out, " ", spaced);
+        text_add(out, text + i, length);
+        text_add(out, " ", spaced);
+        i += length;
     }
     return 1;
 }
@@ -298,16 +341,54 @@ static int open_step(struct normalizer_step *s, const json_t *spec, const char *
         s->right = read_bool(spec, "strip_right");
         return 0;
     }
-    if (!strcmp(type, "StripAccents"))
-        s->run = run_strip_accents;
-    else if (!strcmp(type, "Lowercase"))
+    if (!strcmp(type, "StripAccents")) {
+        s->run = run_strip_marks;
+        s->strip = category_is_mark;
+    } else if (!strcmp(type, "Lowercase")) {
         s->run = run_lowercase;
-    else
+    } else {
         return error_set(ERR_FILE,
                          "normalizer type \"%.60s\" is not supported (NFC, NFD, NFKC, NFKD, "
-                         "Prepend, Replace, Strip, StripAccents, Lowercase, Sequence are)",
+                         "Prepend, Replace, Strip, StripAccents, Lowercase, BertNormalizer, Sequence are)",
                          type);
+    }
     return 0;
+}
+
+static int add_step(struct normalizer *nz, struct normalizer_step step)
+{
+    if (nz->n_steps == MAX_STEPS)
+        return error_set(ERR_FILE, "normalizer: more than %d steps", MAX_STEPS);
+    nz->step[nz->n_steps++] = step;
+    return 0;
+}
+
+static int read_required(bool *out, const json_t *spec, const char *key)
+{
+    const json_t *value = json_object_get(spec, key);
+    *out = json_is_true(value);
+    return json_is_boolean(value) ? 0 : error_set(ERR_FILE, "normalizer: \"%s\" must be true or false", key);
+}
+
+static int open_bert(struct normalizer *nz, const json_t *spec)
+{
+    bool clean, space, strip, lowercase;
+    TRY(read_required(&clean, spec, "clean_text"));
+    TRY(read_required(&space, spec, "handle_chinese_chars"));
+    TRY(read_required(&lowercase, spec, "lowercase"));
+    const json_t *accents = json_object_get(spec, "strip_accents");
+    strip = lowercase;
+    if (accents && !json_is_null(accents))
+        TRY(read_required(&strip, spec, "strip_accents"));
+    if (clean)
+        TRY(add_step(nz, (struct normalizer_step){.run = run_clean}));
+    if (space)
+        TRY(add_step(nz, (struct normalizer_step){.run = run_space_ideographs}));
+    if (strip) {
+        TRY(add_step(nz, (struct normalizer_step){.run = run_form, .options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE}));
+        TRY(add_step(nz, (struct normalizer_step){.run = run_strip_marks, .strip = category_is_nonspacing}));
+    }
+    return lowercase ? add_step(nz, (struct normalizer_step){.run = run_lowercase}) : 0;
 }
 
 static int open_steps(struct normalizer *nz, const json_t *spec, int nesting)
@@ -315,11 +396,11 @@ static int open_steps(struct normalizer *nz, const json_t *spec, int nesting)
     const char *type = json_string_value(json_object_get(spec, "type"));
     if (!type)
         return error_set(ERR_FILE, "normalizer: \"type\" must be a string");
+    if (!strcmp(type, "BertNormalizer"))
+        return open_bert(nz, spec);
     if (strcmp(type, "Sequence")) {
-        if (nz->n_steps == MAX_STEPS)
-            return error_set(ERR_FILE, "normalizer: more than %d steps", MAX_STEPS);
-        TRY(open_step(&nz->step[nz->n_steps++], spec, type));
-        return 0;
+        TRY(add_step(nz, (struct normalizer_step){0}));
+        return open_step(&nz->step[nz->n_steps - 1], spec, type);
     }
     const json_t *list = json_object_get(spec, "normalizers");
     if (!json_is_array(list) || nesting == MAX_NESTING)

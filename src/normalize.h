@@ -1,7 +1,7 @@
 /* The "normalizer" of a tokenizer.json: what happens to text before it is split.
  *
- * NFC, NFD, NFKC, NFKD (utf8proc), Prepend, Replace, Strip, StripAccents, Lowercase and Sequences of them. Others are
- * refused by name. Linear in the length of the text, also for long runs of combining marks.
+ * NFC, NFD, NFKC, NFKD (utf8proc), Prepend, Replace, Strip, StripAccents, Lowercase, BertNormalizer and Sequences of
+ * them. Others are refused by name. Linear in the length of the text, also for long runs of combining marks.
  */
 #ifndef RLHF_SRC_NORMALIZE_H
 #define RLHF_SRC_NORMALIZE_H

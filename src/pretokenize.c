@@ -4,12 +4,12 @@
  * joins or drops pieces; the order of these two halves is that of Hugging Face's NormalizedString::split. */
 #include "pretokenize.h"
 
+#include "categories.h"
 #include "error.h"
 #include "unicode.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 enum { MAX_STEPS = 64, MAX_NESTING = 16 };
 enum behavior { ISOLATED, REMOVED, CONTIGUOUS, MERGED_WITH_PREVIOUS, MERGED_WITH_NEXT };
@@ -280,19 +280,6 @@ static int run_metaspace(const struct pretokenizer *p, const struct pretokenizer
     return 0;
 }
 
-static bool is_number(uint32_t c)
-{
-    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-    return k == UTF8PROC_CATEGORY_ND || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
-}
-
-static bool is_punctuation(uint32_t c)
-{
-    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-    return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') ||
-           (c >= '{' && c <= '~') || (k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO);
-}
-
 /* Reading the file */
 
 static int read_bool(bool *out, const json_t *spec, const char *key, bool otherwise)
@@ -384,6 +371,14 @@ static int open_metaspace(struct pretokenizer *p, const json_t *spec)
     return add_step(p, cut);
 }
 
+static int open_bert(struct pretokenizer *p)
+{
+    TRY(add_step(p, (struct pretokenizer_step){
+                        .run = run_split_characters, .behavior = REMOVED, .is_match = unicode_is_space}));
+    return add_step(p, (struct pretokenizer_step){
+                           .run = run_split_characters, .behavior = ISOLATED, .is_match = category_is_punctuation});
+}
+
 static int open_words(struct pretokenizer *p, const json_t *spec, const char *type)
 {
     struct pretokenizer_step s = {.run = run_split_characters};
@@ -391,10 +386,10 @@ static int open_words(struct pretokenizer *p, const json_t *spec, const char *ty
         bool each;
         TRY(read_bool(&each, spec, "individual_digits", false));
         s.behavior = each ? ISOLATED : CONTIGUOUS;
-        s.is_match = is_number;
+        s.is_match = category_is_numeric;
     } else if (!strcmp(type, "Punctuation")) {
         TRY(read_behavior(&s.behavior, spec, "Isolated"));
-        s.is_match = is_punctuation;
+        s.is_match = category_is_punctuation;
     } else if (!strcmp(type, "WhitespaceSplit")) {
         s.behavior = REMOVED;
         s.is_match = unicode_is_space;
@@ -416,7 +411,7 @@ static int open_words(struct pretokenizer *p, const json_t *spec, const char *ty
         return error_set(ERR_FILE,
                          "pre_tokenizer type \"%.60s\" is not supported (ByteLevel, Metaspace, "
                          "Split, Digits, Punctuation, Whitespace, WhitespaceSplit, "
-                         "CharDelimiterSplit, Sequence are)",
+                         "CharDelimiterSplit, BertPreTokenizer, Sequence are)",
                          type);
     }
     return add_step(p, s);
@@ -433,6 +428,8 @@ static int open_steps(struct pretokenizer *p, const json_t *spec, int nesting)
         return open_split(p, spec);
     if (!strcmp(type, "Metaspace"))
         return open_metaspace(p, spec);
+    if (!strcmp(type, "BertPreTokenizer"))
+        return open_bert(p);
     if (strcmp(type, "Sequence"))
         return open_words(p, spec, type);
     const json_t *list = json_object_get(spec, "pretokenizers");

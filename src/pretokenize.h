@@ -1,7 +1,7 @@
 /* The "pre_tokenizer" of a tokenizer.json: splits text into the words that the model sees one by one.
  *
  * ByteLevel, Metaspace, Split (String or Regex, every behaviour, invert), Digits, Punctuation, Whitespace,
- * WhitespaceSplit, CharDelimiterSplit and Sequences of them. Others (BertPreTokenizer) are refused by name.
+ * WhitespaceSplit, CharDelimiterSplit, BertPreTokenizer and Sequences of them. Others are refused by name.
  */
 #ifndef RLHF_SRC_PRETOKENIZE_H
 #define RLHF_SRC_PRETOKENIZE_H

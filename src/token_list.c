@@ -23,6 +23,13 @@ void token_list_add(struct token_list *list, int32_t id)
     list->ids[list->n++] = id;
 }
 
+void token_list_add_all(struct token_list *list, const struct token_list *more)
+{
+    token_list_reserve(list, more->n);
+    for (int64_t i = 0; i < more->n; i++)
+        list->ids[list->n++] = more->ids[i];
+}
+
 void token_list_free(struct token_list *list)
 {
     free(list->ids);

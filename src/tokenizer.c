@@ -1,4 +1,4 @@
-/* The stages in their order, and the part of the file that no stage owns: post-processor, names of special tokens.
+/* The stages in their order, and what no stage owns: the names of special tokens.
  *
  * Encoding needs scratch and a cache of words, decoding needs scratch. They are kept in a pool, so that the cache stays warm from one text to the
  * next and threads do not wait for each other; what a word encodes to does not depend on the cache. */
@@ -10,15 +10,17 @@
 #include "error.h"
 #include "file.h"
 #include "normalize.h"
+#include "postprocess.h"
 #include "pretokenize.h"
 #include "unicode.h"
+#include "wordpiece.h"
 
 #include <jansson.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_FILE_BYTES = 256 << 20, MAX_NESTING = 16 };
+enum { MAX_FILE_BYTES = 256 << 20 };
 static const size_t MAX_TEXT_BYTES = (size_t)512 << 20; /* positions in a word are 32-bit */
 
 enum named { BOS, EOS, PAD, UNK, N_NAMED };
@@ -30,6 +32,7 @@ struct work {
     struct normalizer_work normalizer;
     struct pretokenizer_work pretokenizer;
     struct bpe_work bpe;
+    struct text mapped; /* a word's bytes as characters, for WordPiece */
     struct detokenizer_work detokenizer;
     const struct vocab_entry **entry; /* [room_entries] of the ids to decode */
     size_t room_entries;
@@ -37,11 +40,13 @@ struct work {
 
 struct tokenizer {
     struct bpe bpe;
+    struct wordpiece wordpiece;
+    const struct vocab *vocab; /* of the model the file has, which is one of these two */
     struct added_tokens added;
     struct normalizer normalizer;
     struct pretokenizer pretokenizer;
     struct detokenizer detokenizer;
-    struct token_list before, after; /* the post-processor's tokens */
+    struct postprocessor postprocessor;
     int32_t named[N_NAMED];
     struct pool {
         pthread_mutex_t lock;
@@ -83,6 +88,7 @@ static void close_pool(struct pool *pool)
         normalizer_work_free(&w->normalizer);
         pretokenizer_work_free(&w->pretokenizer);
         bpe_work_free(&w->bpe);
+        text_free(&w->mapped);
         detokenizer_work_free(&w->detokenizer);
         free(w->entry);
         free(w);
@@ -92,6 +98,22 @@ static void close_pool(struct pool *pool)
 }
 
 /* Encoding */
+
+static void encode_word(const struct tokenizer *t, struct work *w, struct token_list *out, const char *word, size_t n)
+{
+    const bool byte_level = t->pretokenizer.byte_level;
+    if (t->vocab == &t->bpe.vocab) {
+        bpe_encode(&t->bpe, &w->bpe, out, word, n, byte_level);
+        return;
+    }
+    if (byte_level) {
+        text_clear(&w->mapped);
+        byte_level_add(&w->mapped, word, n);
+        word = w->mapped.bytes;
+        n = w->mapped.n;
+    }
+    wordpiece_encode(&t->wordpiece, out, word, n);
+}
 
 /* Normalized text without added tokens. */
 static int encode_words(const struct tokenizer *t, struct work *w, struct token_list *out,
@@ -103,15 +125,14 @@ static int encode_words(const struct tokenizer *t, struct work *w, struct token_
     if (p->scan) {
         for (size_t i = 0, end; i < n; i = end) {
             end = p->scan(p->classes, text, i, n);
-            bpe_encode(&t->bpe, &w->bpe, out, text + i, end - i, p->byte_level);
+            encode_word(t, w, out, text + i, end - i);
         }
         return 0;
     }
     TRY(pretokenize(p, &w->pretokenizer, text, n, at_start));
     const struct spans *words = &w->pretokenizer.words;
     for (size_t i = 0; i < words->n; i++)
-        bpe_encode(&t->bpe, &w->bpe, out, w->pretokenizer.text + words->at[i].start, words->at[i].n,
-                   p->byte_level);
+        encode_word(t, w, out, w->pretokenizer.text + words->at[i].start, words->at[i].n);
     return 0;
 }
 
@@ -151,33 +172,47 @@ static int encode_text(const struct tokenizer *t, struct work *w, struct token_l
     return 0;
 }
 
-static void add_list(struct token_list *out, const struct token_list *list)
-{
-    for (int64_t i = 0; i < list->n; i++)
-        token_list_add(out, list->ids[i]);
-}
-
-int tokenizer_encode(const struct tokenizer *t, struct token_list *out, const char *text, size_t n,
-                     bool add_special)
+/* The text's tokens, as many as there is room for between those of the post-processor. */
+static int encode_around(const struct tokenizer *t, struct token_list *out, const char *text, size_t n,
+                         const struct postprocessor *around, int64_t room)
 {
     if (n > MAX_TEXT_BYTES)
         return error_set(ERR_RUN, "a text of %zu bytes is too long to encode (at most %zu)", n,
                          MAX_TEXT_BYTES);
     struct work *w = take_work(t);
-    if (add_special)
-        add_list(out, &t->before);
+    token_list_add_all(out, &around->before);
+    const int64_t start = out->n;
     int rc = encode_text(t, w, out, text, n);
-    if (add_special)
-        add_list(out, &t->after);
+    if (out->n - start > room)
+        out->n = start + room;
+    token_list_add_all(out, &around->after);
     give_work(t, w);
     return rc;
+}
+
+int tokenizer_encode(const struct tokenizer *t, struct token_list *out, const char *text, size_t n,
+                     bool add_special)
+{
+    static const struct postprocessor nothing;
+    return encode_around(t, out, text, n, add_special ? &t->postprocessor : &nothing, INT64_MAX);
+}
+
+int tokenizer_encode_truncated(const struct tokenizer *t, struct token_list *out, const char *text, size_t n,
+                               int64_t max_ids)
+{
+    const struct postprocessor *around = &t->postprocessor;
+    const int64_t room = max_ids - around->before.n - around->after.n;
+    if (room < 0)
+        return error_set(ERR_INPUT, "a limit of %lld tokens has no room for the %lld special tokens around a text",
+                         (long long)max_ids, (long long)(max_ids - room));
+    return encode_around(t, out, text, n, around, room);
 }
 
 /* Decoding and looking up */
 
 static const struct vocab_entry *find_entry(const struct tokenizer *t, int32_t id)
 {
-    const struct vocab *both[] = {&t->added.vocab, &t->bpe.vocab};
+    const struct vocab *both[] = {&t->added.vocab, t->vocab};
     for (int i = 0; i < 2; i++)
         if (id >= 0 && id < both[i]->n_ids && both[i]->entry[id].content)
             return &both[i]->entry[id];
@@ -230,14 +265,14 @@ void tokenizer_reserve(const struct tokenizer *t, int64_t n)
 
 int32_t tokenizer_vocab_size(const struct tokenizer *t)
 {
-    int32_t model = t->bpe.vocab.n_ids, added = t->added.vocab.n_ids;
+    int32_t model = t->vocab->n_ids, added = t->added.vocab.n_ids;
     return model > added ? model : added;
 }
 
 int32_t tokenizer_token_id(const struct tokenizer *t, const char *content)
 {
     int32_t id = vocab_find(&t->added.vocab, content, strlen(content));
-    return id >= 0 ? id : vocab_find(&t->bpe.vocab, content, strlen(content));
+    return id >= 0 ? id : vocab_find(t->vocab, content, strlen(content));
 }
 
 const char *tokenizer_token(const struct tokenizer *t, int32_t id)
@@ -271,110 +306,6 @@ int32_t tokenizer_unk(const struct tokenizer *t)
     return t->named[UNK];
 }
 
-/* The post-processor */
-
-static int add_checked(const struct tokenizer *t, struct token_list *list, const json_t *id)
-{
-    json_int_t number = json_integer_value(id);
-    if (!json_is_integer(id) || number < 0 || number > VOCAB_MAX_ID ||
-        !find_entry(t, (int32_t)number))
-        return error_set(ERR_FILE, "post_processor: an id that is no token's");
-    token_list_add(list, (int32_t)json_integer_value(id));
-    return 0;
-}
-
-/* One piece of a template: a special token's ids go before or after the text, whose place is "Sequence". */
-static int read_piece(const struct tokenizer *t, const json_t *spec, const json_t *piece,
-                      struct token_list *before, struct token_list *after, int *n_texts)
-{
-    const json_t *special = json_object_get(piece, "SpecialToken");
-    if (json_is_object(json_object_get(piece, "Sequence"))) {
-        ++*n_texts;
-        return 0;
-    }
-    const char *name = json_string_value(json_object_get(special, "id"));
-    if (!name)
-        return error_set(ERR_FILE, "post_processor: a piece that is no SpecialToken or Sequence");
-    const json_t *ids =
-        json_object_get(json_object_get(json_object_get(spec, "special_tokens"), name), "ids");
-    if (!json_is_array(ids))
-        return error_set(ERR_FILE, "post_processor: no ids for \"%.100s\" in \"special_tokens\"",
-                         name);
-    for (size_t i = 0; i < json_array_size(ids); i++)
-        TRY(add_checked(t, *n_texts ? after : before, json_array_get(ids, i)));
-    return 0;
-}
-
-static int read_template(const struct tokenizer *t, const json_t *spec, struct token_list *before,
-                         struct token_list *after)
-{
-    const json_t *single = json_object_get(spec, "single");
-    int n_texts = 0;
-    if (!json_is_array(single))
-        return error_set(ERR_FILE, "post_processor: \"single\" must be an array");
-    for (size_t i = 0; i < json_array_size(single); i++)
-        TRY(read_piece(t, spec, json_array_get(single, i), before, after, &n_texts));
-    return n_texts == 1 ? 0
-                        : error_set(ERR_FILE, "post_processor: \"single\" holds %d texts", n_texts);
-}
-
-static int read_post_processor(struct tokenizer *t, const json_t *spec, int nesting);
-
-/* What one processor adds goes around what the ones before it added. */
-static int read_processor(struct tokenizer *t, const json_t *spec, const char *type)
-{
-    struct token_list before = {0}, after = {0};
-    int rc;
-    if (!strcmp(type, "TemplateProcessing")) {
-        rc = read_template(t, spec, &before, &after);
-    } else {
-        rc = add_checked(t, &before, json_array_get(json_object_get(spec, "cls"), 1));
-        if (!rc)
-            rc = add_checked(t, &after, json_array_get(json_object_get(spec, "sep"), 1));
-    }
-    if (!rc) {
-        add_list(&before, &t->before);
-        add_list(&t->after, &after);
-        token_list_free(&t->before);
-        t->before = before;
-        before = (struct token_list){0};
-    }
-    token_list_free(&before);
-    token_list_free(&after);
-    return rc;
-}
-
-static int read_processors(struct tokenizer *t, const json_t *list, int nesting)
-{
-    if (!json_is_array(list) || nesting == MAX_NESTING)
-        return error_set(ERR_FILE,
-                         "post_processor: \"processors\" must be an array, nested at most %d deep",
-                         MAX_NESTING);
-    for (size_t i = 0; i < json_array_size(list); i++)
-        TRY(read_post_processor(t, json_array_get(list, i), nesting + 1));
-    return 0;
-}
-
-static int read_post_processor(struct tokenizer *t, const json_t *spec, int nesting)
-{
-    if (!spec || json_is_null(spec))
-        return 0;
-    const char *type = json_string_value(json_object_get(spec, "type"));
-    if (!type)
-        return error_set(ERR_FILE, "post_processor: \"type\" must be a string");
-    if (!strcmp(type, "ByteLevel")) /* offsets only */
-        return 0;
-    if (!strcmp(type, "Sequence"))
-        return read_processors(t, json_object_get(spec, "processors"), nesting);
-    if (!strcmp(type, "TemplateProcessing") || !strcmp(type, "RobertaProcessing") ||
-        !strcmp(type, "BertProcessing"))
-        return read_processor(t, spec, type);
-    return error_set(ERR_FILE,
-                     "post_processor type \"%.60s\" is not supported (ByteLevel, "
-                     "TemplateProcessing, RobertaProcessing, BertProcessing, Sequence are)",
-                     type);
-}
-
 /* Files */
 
 static int load_json(json_t **out, const char *path, size_t flags)
@@ -394,15 +325,32 @@ static int load_json(json_t **out, const char *path, size_t flags)
     return rc;
 }
 
+static int read_model(struct tokenizer *t, const json_t *model)
+{
+    const json_t *type = json_object_get(model, "type");
+    const char *name = json_string_value(type);
+    if (!json_is_object(model))
+        return error_set(ERR_FILE, "\"model\" must be an object");
+    if (!type) /* old files */
+        name = json_object_get(model, "merges")                     ? "BPE"
+               : json_object_get(model, "max_input_chars_per_word") ? "WordPiece"
+                                                                    : "unknown";
+    if (name && !strcmp(name, "BPE"))
+        return bpe_open(&t->bpe, model);
+    t->vocab = &t->wordpiece.vocab;
+    if (name && !strcmp(name, "WordPiece"))
+        return wordpiece_open(&t->wordpiece, model);
+    return error_set(ERR_FILE, "model type \"%.60s\" is not supported (BPE, WordPiece are)", name ? name : "");
+}
+
 static int read_stages(struct tokenizer *t, const json_t *root)
 {
-    TRY(bpe_open(&t->bpe, json_object_get(root, "model")));
+    TRY(read_model(t, json_object_get(root, "model")));
     TRY(normalizer_open(&t->normalizer, json_object_get(root, "normalizer")));
     TRY(pretokenizer_open(&t->pretokenizer, json_object_get(root, "pre_tokenizer")));
     TRY(detokenizer_open(&t->detokenizer, json_object_get(root, "decoder")));
-    TRY(added_tokens_open(&t->added, json_object_get(root, "added_tokens"), &t->bpe.vocab,
-                          &t->normalizer));
-    return read_post_processor(t, json_object_get(root, "post_processor"), 0);
+    TRY(added_tokens_open(&t->added, json_object_get(root, "added_tokens"), t->vocab, &t->normalizer));
+    return postprocessor_open(&t->postprocessor, json_object_get(root, "post_processor"), t->vocab, &t->added.vocab);
 }
 
 static int read_tokenizer(struct tokenizer *t, const char *path)
@@ -445,6 +393,7 @@ int tokenizer_open(struct tokenizer **out, const char *path)
     t->pool = calloc(1, sizeof *t->pool);
     CHECK(t->pool, "out of memory for a tokenizer");
     pthread_mutex_init(&t->pool->lock, NULL);
+    t->vocab = &t->bpe.vocab;
     for (int i = 0; i < N_NAMED; i++)
         t->named[i] = -1;
     bool folder = file_is_folder(path);
@@ -475,12 +424,12 @@ void tokenizer_close(struct tokenizer *t)
     if (!t)
         return;
     bpe_close(&t->bpe);
+    wordpiece_close(&t->wordpiece);
     added_tokens_close(&t->added);
     normalizer_close(&t->normalizer);
     pretokenizer_close(&t->pretokenizer);
     detokenizer_close(&t->detokenizer);
-    token_list_free(&t->before);
-    token_list_free(&t->after);
+    postprocessor_close(&t->postprocessor);
     close_pool(t->pool);
     free(t);
 }

@@ -1,8 +1,8 @@
 /* Tokenizers in Hugging Face's tokenizer.json: text to token ids and back, as the Rust library `tokenizers` does it.
  *
  * The file's stages: added tokens cut the text, the normalizer rewrites what lies between, the pre-tokenizer splits it into
- * words, the model (BPE) turns a word into ids, the post-processor puts special tokens around; the decoder goes back.
- * "truncation" and "padding" are ignored. WordPiece, Unigram and Bert normalizers are refused by name.
+ * words, the model (BPE, WordPiece) turns a word into ids, the post-processor puts special tokens around; the decoder goes
+ * back. "truncation" and "padding" are ignored. Unigram and WordLevel models are refused by name.
  * A tokenizer does not change once open: any number of threads may use one.
  */
 #ifndef RLHF_SRC_TOKENIZER_H
@@ -26,6 +26,13 @@ void tokenizer_close(struct tokenizer *t); /* takes NULL */
  * that stand in the text are found either way. Fails only for texts above 512 MiB and when a regex of the file does. */
 int tokenizer_encode(const struct tokenizer *t, struct token_list *out, const char *text, size_t n,
                      bool add_special);
+
+/* The same with the post-processor's tokens, and at most max_ids in all: the text's own ids are cut at their end, so that
+ * the tokens before it and behind it stay (BERT: [CLS], the first max_ids - 2, [SEP]). This is transformers' truncation=True
+ * with max_length=max_ids and the default truncation_side. Fails also where max_ids is less than the number of those
+ * tokens. */
+int tokenizer_encode_truncated(const struct tokenizer *t, struct token_list *out, const char *text, size_t n,
+                               int64_t max_ids);
 
 /* Appends the text of n ids; ids without a token are passed over, as are special tokens with skip_special. */
 int tokenizer_decode(const struct tokenizer *t, struct text *out, const int32_t *ids, int64_t n,

@@ -81,6 +81,22 @@ int vocab_add(struct vocab *v, const char *content, size_t n, int64_t id)
     return 0;
 }
 
+int vocab_read(struct vocab *v, const json_t *object)
+{
+    if (!json_is_object(object) || !json_object_size(object))
+        return error_set(ERR_FILE, "model: \"vocab\" must be an object with at least one token");
+    const char *content;
+    json_t *id;
+    json_object_foreach((json_t *)object, content, id)
+    {
+        if (!json_is_integer(id))
+            return error_set(ERR_FILE, "model: the id of \"%.100s\" is not an integer", content);
+        if (vocab_add(v, content, strlen(content), json_integer_value(id)))
+            return error_context("model");
+    }
+    return 0;
+}
+
 int32_t vocab_find(const struct vocab *v, const char *content, size_t n)
 {
     if (!v->n_tokens)

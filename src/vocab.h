@@ -2,6 +2,7 @@
 #ifndef RLHF_SRC_VOCAB_H
 #define RLHF_SRC_VOCAB_H
 
+#include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,6 +24,7 @@ struct vocab {
 
 /* Error for an id out of range, an id or a content given twice. */
 int vocab_add(struct vocab *v, const char *content, size_t n, int64_t id);
+int vocab_read(struct vocab *v, const json_t *object); /* adds a model's {"content": id, ..}, at least one */
 int32_t vocab_find(const struct vocab *v, const char *content, size_t n); /* -1 when absent */
 void vocab_free(struct vocab *v);
 
