@@ -24,7 +24,7 @@ int actor_encode(struct prompt_list *out, const struct engine *e, const struct d
     const int room = actor_prompt_room(e);
     if (room < 0)
         return -1;
-    TRY(prompts_encode(out, data, e->tokenizer, s->add_special_tokens, room, e->folder.arch.vocab));
+    TRY(prompts_encode(out, data, e->tokenizer, s, room, e->folder.arch.vocab));
     if (out->n_cut && s->prompt_tokens.max == 0)
         log_warn("%s: %lld prompts are longer than %d tokens and were cut", data->path, (long long)out->n_cut, room);
     return 0;

@@ -45,6 +45,18 @@ static int depth_of(const char *line, size_t n)
     return deepest;
 }
 
+json_t *jsonl_parse(const struct jsonl *j, const char *bytes, size_t n)
+{
+    json_error_t error;
+    json_t *value = NULL;
+    if (depth_of(bytes, n) > JSONL_DEPTH_MAX)
+        error_set(ERR_FILE, "%s:%lld: nested deeper than %d", j->path, (long long)j->line, JSONL_DEPTH_MAX);
+    else if (!(value = json_loadb(bytes, n, JSON_ALLOW_NUL | JSON_DECODE_ANY, &error)))
+        error_set(ERR_FILE, "%s:%lld: not valid JSON: %s (at byte %d)", j->path, (long long)j->line, error.text,
+                  error.position);
+    return value;
+}
+
 int jsonl_next(struct jsonl *j, json_t **object)
 {
     *object = NULL;
@@ -55,14 +67,9 @@ int jsonl_next(struct jsonl *j, json_t **object)
         j->line++;
         if (is_blank(line, n))
             continue;
-        if (depth_of(line, n) > JSONL_DEPTH_MAX)
-            return error_set(ERR_FILE, "%s:%lld: nested deeper than %d", j->path,
-                             (long long)j->line, JSONL_DEPTH_MAX);
-        json_error_t error;
-        json_t *value = json_loadb(line, n, JSON_ALLOW_NUL | JSON_DECODE_ANY, &error);
+        json_t *value = jsonl_parse(j, line, n);
         if (!value)
-            return error_set(ERR_FILE, "%s:%lld: not valid JSON: %s (at byte %d)", j->path,
-                             (long long)j->line, error.text, error.position);
+            return -1;
         if (!json_is_object(value)) {
             error_set(ERR_FILE, "%s:%lld: %s where an object { .. } was expected", j->path,
                       (long long)j->line, jsonl_kind(value));

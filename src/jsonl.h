@@ -23,6 +23,10 @@ void jsonl_open(struct jsonl *j, const char *path, const char *bytes, size_t n);
  * JSONL_DEPTH_MAX. */
 int jsonl_next(struct jsonl *j, json_t **object);
 
+/* A value of any kind from bytes[n], which stand in the current line; the caller owns it. NULL (ERR_FILE, as above): not JSON,
+ * or nested too deep. */
+json_t *jsonl_parse(const struct jsonl *j, const char *bytes, size_t n);
+
 /* Appends the object (borrowed; NULL, or text that is not UTF-8, is a broken invariant) as one line. flags: of json_dumps. */
 void jsonl_add(struct text *out, const json_t *object, size_t flags);
 

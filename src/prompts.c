@@ -9,6 +9,7 @@
 /* Where a row's tokens come from; with text_first the text is taken even where a prompt stands beside it. */
 struct encoding {
     const struct tokenizer *tokenizer;
+    enum truncation truncation;
     bool add_special, text_first;
     int max_tokens, vocab;
 };
@@ -18,7 +19,8 @@ static int encode_row(struct token_list *out, const struct dataset *d, const str
     const bool prompt = row->prompt && !(how->text_first && row->text);
     const char *bytes = prompt ? row->prompt : row->text ? row->text : "";
     if (!row->input_ids)
-        return tokenizer_encode(how->tokenizer, out, bytes, prompt ? row->n_prompt : row->n_text, how->add_special);
+        return tokenizer_encode(how->tokenizer, out, bytes, prompt ? row->n_prompt : row->n_text,
+                                how->add_special && !row->rendered);
     token_list_reserve(out, row->n_ids);
     for (int64_t i = 0; i < row->n_ids; i++) {
         if (row->input_ids[i] >= how->vocab)
@@ -27,6 +29,16 @@ static int encode_row(struct token_list *out, const struct dataset *d, const str
         token_list_add(out, row->input_ids[i]);
     }
     return 0;
+}
+
+/* To max_tokens; at the end of a prompt stands what is to be answered, so with keep_end a BOS alone is kept before it. */
+static void cut(struct token_list *p, const struct encoding *how)
+{
+    const int64_t from = p->n - how->max_tokens;
+    const int64_t kept = how->max_tokens > 1 && p->ids[0] == tokenizer_bos(how->tokenizer);
+    if (how->truncation == TRUNCATION_KEEP_END)
+        memmove(p->ids + kept, p->ids + from + kept, (size_t)(how->max_tokens - kept) * sizeof *p->ids);
+    p->n = how->max_tokens;
 }
 
 static int encode(struct prompt_list *out, const struct dataset *d, const struct encoding *how)
@@ -39,25 +51,31 @@ static int encode(struct prompt_list *out, const struct dataset *d, const struct
         if (p->n == 0)
             return error_set(ERR_FILE, "%s:%lld: the text gives no tokens", d->path, (long long)d->row[i].line);
         if (how->max_tokens > 0 && p->n > how->max_tokens) {
-            p->n = how->max_tokens;
+            cut(p, how);
             out->n_cut++;
         }
         out->longest = p->n > out->longest ? p->n : out->longest;
     }
+    if (out->n_cut && how->truncation == TRUNCATION_ERROR)
+        return error_set(ERR_FILE, "%s: %lld of %lld rows have more than %d tokens, which is the room in the model's context "
+                         "(data.truncation = \"keep_start\" or \"keep_end\" cuts them)", d->path, (long long)out->n_cut,
+                         (long long)d->n, how->max_tokens);
     return 0;
 }
 
-int prompts_encode(struct prompt_list *out, const struct dataset *d, const struct tokenizer *t, bool add_special, int max_tokens,
-                   int vocab)
+int prompts_encode(struct prompt_list *out, const struct dataset *d, const struct tokenizer *t, const struct settings_data *s,
+                   int max_tokens, int vocab)
 {
-    struct encoding how = {t, add_special, false, max_tokens, vocab};
+    /* where the first n tokens are a prompt, the rest may be as long as it is */
+    const enum truncation truncation = s->prompt_tokens.max ? TRUNCATION_KEEP_START : s->truncation;
+    struct encoding how = {t, truncation, s->add_special_tokens, false, max_tokens, vocab};
     return encode(out, d, &how);
 }
 
-int prompts_encode_texts(struct prompt_list *out, const struct dataset *d, const struct tokenizer *t, bool add_special,
-                         int max_tokens, int vocab)
+int prompts_encode_texts(struct prompt_list *out, const struct dataset *d, const struct tokenizer *t,
+                         const struct settings_data *s, int max_tokens, int vocab)
 {
-    struct encoding how = {t, add_special, true, max_tokens, vocab};
+    struct encoding how = {t, s->truncation, s->add_special_tokens, true, max_tokens, vocab};
     return encode(out, d, &how);
 }
 

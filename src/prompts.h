@@ -13,11 +13,14 @@ struct prompt_list {
 };
 
 /* The ids of each row: input_ids, else the prompt, else the text; prompts_encode_texts: input_ids, else the text, else the
- * prompt. Rows are cut to max_tokens (0: not). Errors: an id beyond the vocabulary, a row without tokens. */
-int prompts_encode(struct prompt_list *out, const struct dataset *d, const struct tokenizer *t, bool add_special,
+ * prompt. Special tokens are added with s->add_special_tokens, but for rows that a chat template rendered. Rows longer than
+ * max_tokens (0: no limit) are counted, and cut as s->truncation says: to their first tokens, or to their last ones (behind
+ * the BOS that they begin with). Errors: an id beyond the vocabulary, a row without tokens, too long rows with
+ * truncation = "error"; prompts of which data.prompt_tokens takes the beginning may have any length. */
+int prompts_encode(struct prompt_list *out, const struct dataset *d, const struct tokenizer *t, const struct settings_data *s,
                    int max_tokens, int vocab);
-int prompts_encode_texts(struct prompt_list *out, const struct dataset *d, const struct tokenizer *t, bool add_special,
-                         int max_tokens, int vocab);
+int prompts_encode_texts(struct prompt_list *out, const struct dataset *d, const struct tokenizer *t,
+                         const struct settings_data *s, int max_tokens, int vocab);
 void prompts_free(struct prompt_list *p);
 
 #endif

@@ -43,6 +43,7 @@ enum reward_choice {
 };
 enum kl_choice { KL_CHOICE_KL, KL_CHOICE_ABS, KL_CHOICE_MSE, KL_CHOICE_K3 };
 enum evaluate_choice { EVALUATE_CHOICE_AUTO, EVALUATE_CHOICE_TEXTS, EVALUATE_CHOICE_RESPONSES };
+enum truncation { TRUNCATION_KEEP_START, TRUNCATION_KEEP_END, TRUNCATION_ERROR };
 enum packing { PACKING_WRAPPED, PACKING_NONE };
 enum scheduler_type {
     SCHEDULER_CONSTANT,
@@ -90,7 +91,9 @@ struct settings_lora {
 struct settings_data {
     char *path, *eval_path;
     enum data_format format;
-    char *text_field, *prompt_field, *chosen_field, *rejected_field, *label_field;
+    char *text_field, *prompt_field, *completion_field, *messages_field, *chosen_field, *rejected_field, *label_field;
+    char *chat_template; /* "": the model's */
+    enum truncation truncation;
     int64_t max_length, min_chars; /* 0: no limit */
     bool add_special_tokens;
     struct settings_range prompt_tokens; /* max == 0: the whole prompt */

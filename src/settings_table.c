@@ -15,6 +15,7 @@ static const char *const init_names[] = {"weights", "random", NULL};
 static const char *const quantization_names[] = {"int8", "none", NULL};
 static const char *const matmul_names[] = {"llm.int8", "dequant", NULL};
 static const char *const format_names[] = {"jsonl", "text", "csv", "imdb", NULL};
+static const char *const truncation_names[] = {"keep_start", "keep_end", "error", NULL};
 static const char *const evaluate_names[] = {"auto", "texts", "responses", NULL};
 static const char *const packing_names[] = {"wrapped", "none", NULL};
 static const char *const device_names[] = {"auto", "cpu", "cuda", NULL};
@@ -100,16 +101,27 @@ const struct setting_row settings_rows[] = {
     STRING(data.text_field, .standard = "text", .filled = true,
            .doc = "Field of the texts (jsonl, csv)."),
     STRING(data.prompt_field, .standard = "prompt", .filled = true, .doc = "Field of the prompts."),
+    STRING(data.completion_field, .standard = "completion", .filled = true,
+           .doc = "Field of the completions of prompts."),
+    STRING(data.messages_field, .standard = "messages", .filled = true,
+           .doc = "Field of conversations (jsonl): a list of {role, content}. Texts, prompts, completions and answers may be "
+                  "such lists too; strings stand before messages where a row has both."),
     STRING(data.chosen_field, .standard = "chosen", .filled = true,
            .doc = "Field of the preferred answers."),
     STRING(data.rejected_field, .standard = "rejected", .filled = true,
            .doc = "Field of the other answers."),
     STRING(data.label_field, .standard = "label", .filled = true,
-           .doc = "Field of the labels (integers)."),
+           .doc = "Field of the labels: integers, or names of classes."),
+    STRING(data.chat_template,
+           .doc = "Jinja file that messages are rendered with; empty: the chat template of the model folder."),
     INT(data.max_length, 0, SIZE_LIMIT, .standard = "0",
         .doc = "Cut texts to this many tokens; 0: do not."),
+    ENUM(data.truncation, truncation_names, .standard = "keep_start",
+         .doc = "Texts and prompts that are longer than the model's context (less the response): keep their first or last "
+                "tokens, or stop. How many there are is told."),
     INT(data.min_chars, 0, SIZE_LIMIT, .standard = "0",
-        .doc = "Leave out rows whose text (or prompt) has fewer characters; 0: none."),
+        .doc = "Leave out rows whose text (or prompt) has fewer characters; 0: none. The recipe's len(review) > 200 is "
+               "201."),
     BOOL(data.add_special_tokens, .standard = "true",
          .doc = "Add the tokens that the tokenizer puts around a text, as transformers does."),
     RANGE(data.prompt_tokens, 0, SIZE_LIMIT, .standard = "0",

@@ -58,7 +58,7 @@ static int load_texts(struct job *j)
     const int room = engine_context(e);
     int rc = dataset_load(&data, &s->data, DATASET_TEXT);
     if (!rc)
-        rc = prompts_encode_texts(&j->items, &data, e->tokenizer, s->data.add_special_tokens, room, e->folder.arch.vocab);
+        rc = prompts_encode_texts(&j->items, &data, e->tokenizer, &s->data, room, e->folder.arch.vocab);
     if (!rc && j->items.n_cut)
         log_warn("%lld texts are longer than the context of %d tokens and were cut", (long long)j->items.n_cut, room);
     dataset_free(&data);

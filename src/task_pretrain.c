@@ -74,7 +74,7 @@ static int load_stream(struct pretrain *p)
     int end = p->engine->folder.arch.n_eos ? p->engine->folder.arch.eos[0] : -1;
     int rc = dataset_load(&data, &s->data, DATASET_TEXT);
     if (!rc)
-        rc = prompts_encode_texts(&texts, &data, p->engine->tokenizer, s->data.add_special_tokens, 0,
+        rc = prompts_encode_texts(&texts, &data, p->engine->tokenizer, &s->data, 0,
                                   p->engine->folder.arch.vocab);
     for (int64_t i = 0; !rc && i < texts.n; i++) {
         if (end >= 0)

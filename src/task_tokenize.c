@@ -68,7 +68,7 @@ static int tokenize(const struct settings *s, struct run *run)
     if (!rc)
         rc = dataset_load(&data, &s->data, 0);
     if (!rc)
-        rc = prompts_encode(&list, &data, tokenizer, s->data.add_special_tokens, 0, INT32_MAX);
+        rc = prompts_encode(&list, &data, tokenizer, &s->data, 0, INT32_MAX);
     if (!rc) {
         char *path = run_path(run, "tokenize.jsonl");
         format_ids(&out, &list);

@@ -21,7 +21,7 @@ struct fixture {
 
 static int setup(void **state)
 {
-    static char names[5][16] = {"text", "prompt", "chosen", "rejected", "label"};
+    static char names[7][16] = {"text", "prompt", "chosen", "rejected", "label", "completion", "messages"};
     struct fixture *f = calloc(1, sizeof *f);
     if (!f)
         return -1;
@@ -35,7 +35,9 @@ static int setup(void **state)
                                   .prompt_field = names[1],
                                   .chosen_field = names[2],
                                   .rejected_field = names[3],
-                                  .label_field = names[4]};
+                                  .label_field = names[4],
+                                  .completion_field = names[5],
+                                  .messages_field = names[6]};
     *state = f;
     return 0;
 }
@@ -82,7 +84,8 @@ static void test_jsonl(void **state)
     assert_true(d.row[0].has_label && d.row[0].label == 1);
     assert_null(d.row[1].text);
     assert_string_equal(d.row[1].prompt, "p");
-    assert_false(d.row[1].has_label);
+    assert_true(d.row[1].has_label && d.row[1].label == -1);
+    assert_string_equal(d.row[1].label_name, "spam");
     assert_int_equal(d.row[1].line, 3);
     assert_int_equal(d.row[2].n_ids, 3);
     assert_int_equal(d.row[2].input_ids[2], INT32_MAX);
@@ -128,12 +131,10 @@ static void test_jsonl_errors(void **state)
         {"{\"text\": \"a\"}\n", DATASET_TEXT | DATASET_LABEL,
          ":1: no field \"label\"; there is \"text\""},
         {"{\"text\": \"a\", \"label\": 1.5}\n", DATASET_LABEL,
-         ":1: the field \"label\" is a float, not a label (an integer)"},
+         ":1: the field \"label\" is a float, not a label (an integer or a name)"},
         {"{\"text\": \"a\", \"label\": 3000000000}\n", DATASET_LABEL,
-         ":1: the field \"label\" is too large, not a label (an integer)"},
+         ":1: the field \"label\" is too large, not a label (an integer or a name)"},
         {"{\"text\": 3}\n", 0, ":1: the field \"text\" is an integer, not a string"},
-        {"{\"prompt\": [{\"role\": \"user\"}]}\n", 0,
-         ":1: the field \"prompt\" is an array, not a string"},
         {"{\"input_ids\": []}\n", 0, ":1: \"input_ids\" is empty, not an array of token numbers"},
         {"{\"input_ids\": 3}\n", 0,
          ":1: \"input_ids\" is an integer, not an array of token numbers"},
@@ -165,10 +166,16 @@ static void test_csv(void **state)
     assert_int_equal(d.row[0].label, 1);
     assert_int_equal(d.row[1].label, -2);
     assert_int_equal(d.row[1].line, 4);
-    assert_false(d.row[2].has_label);
+    assert_string_equal(d.row[2].label_name, "x");
     dataset_free(&d);
-    expect_error(f, DATASET_LABEL, ":5: the field \"label\" is \"x\", not a label (an integer)");
     expect_error(f, DATASET_PROMPT, ":2: no field \"prompt\"; there is \"label\", \"text\"");
+    put(f, "label,text\n,a\n");
+    expect_error(f, DATASET_LABEL, ":2: no field \"label\"; there is \"label\", \"text\"");
+    put(f, "prompt,completion\np,\"c\nd\"\n");
+    assert_int_equal(dataset_load(&d, &f->s, DATASET_TEXT | DATASET_COMPLETION), 0);
+    assert_string_equal(d.row[0].prompt, "p");
+    assert_string_equal(d.row[0].completion, "c\nd");
+    dataset_free(&d);
     put(f, "label,text\n1\n");
     expect_error(f, 0, ":2: 1 fields where the header has 2");
     put(f, "label,text\n");
