@@ -415,9 +415,9 @@ static int read_generation_config(struct arch *a, const char *folder)
     return rc;
 }
 
-int arch_read(struct arch *a, const char *folder)
+int arch_read(struct arch *a, const char *folder, enum arch_use use)
 {
-    *a = (struct arch){.bos = -1, .pad = -1};
+    *a = (struct arch){.use = use, .bos = -1, .pad = -1};
     if (!file_is_folder(folder))
         return error_set(ERR_FILE,
                          "%s: not a folder; a model is a Hugging Face folder with config.json",

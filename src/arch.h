@@ -101,7 +101,7 @@ struct arch {
 
 /* Reads config.json, and generation_config.json's eos_token_id where there is one. Keys of transformers before and since
  * version 5. Ranks: local. Errors: one line that lists every value that is missing, out of range or not supported. */
-int arch_read(struct arch *a, const char *folder);
+int arch_read(struct arch *a, const char *folder, enum arch_use use);
 
 /* Writes config.json for weights of this dtype; transformers 4 and 5 load it. */
 int arch_write_config(const struct arch *a, const char *folder, enum dtype dtype);

@@ -28,9 +28,9 @@ static int open_files(struct engine *e)
 {
     const struct settings_model *m = &e->settings->model;
     if (m->init == MODEL_INIT_RANDOM)
-        TRY(arch_read(&e->folder.arch, m->path));
+        TRY(arch_read(&e->folder.arch, m->path, ARCH_LANGUAGE_MODEL));
     else
-        TRY(hf_folder_open(&e->folder, m->path));
+        TRY(hf_folder_open(&e->folder, m->path, ARCH_LANGUAGE_MODEL));
     const char *tokenizer = e->settings->pretrain.tokenizer[0] ? e->settings->pretrain.tokenizer : m->path;
     TRY(tokenizer_open(&e->tokenizer, tokenizer));
     if (tokenizer_vocab_size(e->tokenizer) > e->folder.arch.vocab)
@@ -80,7 +80,7 @@ int engine_open_synthetic(struct engine *e, const struct settings *s, struct com
 {
     CHECK(s->model.init == MODEL_INIT_RANDOM && !s->model.adapter[0], "a synthetic model with files");
     *e = (struct engine){.settings = s, .comm = comm};
-    TRY(comm_agree(comm, arch_read(&e->folder.arch, s->model.path)));
+    TRY(comm_agree(comm, arch_read(&e->folder.arch, s->model.path, ARCH_LANGUAGE_MODEL)));
     return open_backend(e, plan_only);
 }
 

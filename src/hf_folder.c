@@ -143,10 +143,10 @@ static int check_weights(const struct hf_folder *f)
     return rc;
 }
 
-int hf_folder_open(struct hf_folder *f, const char *folder)
+int hf_folder_open(struct hf_folder *f, const char *folder, enum arch_use use)
 {
     *f = (struct hf_folder){0};
-    TRY(arch_read(&f->arch, folder));
+    TRY(arch_read(&f->arch, folder, use));
     TRY(safetensors_open(&f->weights, folder));
     f->path = strdup(folder);
     CHECK(f->path, "out of memory");

@@ -16,7 +16,7 @@ struct hf_folder {
  * family's prefix), has its shape, and is F32, F16 or BF16. Buffers of old files (attention.bias, attention.masked_bias,
  * rotary_emb.inv_freq), value and score heads and a tied head's copy are passed over; other tensors are warned about once.
  * Ranks: local. Errors: one line that lists the problems with file and tensors; the struct is then empty. */
-int hf_folder_open(struct hf_folder *f, const char *folder);
+int hf_folder_open(struct hf_folder *f, const char *folder, enum arch_use use);
 void hf_folder_close(struct hf_folder *f);
 
 /* A tensor that arch_tensor described. Never NULL after hf_folder_open. */

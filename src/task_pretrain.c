@@ -57,7 +57,7 @@ static int find_tokenizer(const struct settings *s, struct run *run, char **path
     } else {
         struct arch arch;
         *path = run_path(run, "tokenizer.json");
-        rc = arch_read(&arch, s->model.path);
+        rc = arch_read(&arch, s->model.path, ARCH_LANGUAGE_MODEL);
         int vocab = s->pretrain.vocab_size > 0 ? (int)s->pretrain.vocab_size : arch.vocab;
         if (!rc && comm_rank(run->comm) == 0)
             rc = train_tokenizer(s, *path, vocab);

@@ -51,7 +51,7 @@ static int64_t length_limit(const struct settings *s)
     struct arch arch;
     char *config = file_join(s->model.path, "config.json");
     int64_t limit = s->data.max_length;
-    if (!limit && file_exists(config) && arch_read(&arch, s->model.path) == 0)
+    if (!limit && file_exists(config) && arch_read(&arch, s->model.path, ARCH_BACKBONE) == 0)
         limit = arch.max_positions;
     error_clear();
     free(config);

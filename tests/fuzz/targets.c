@@ -63,7 +63,7 @@ static void run_config(const char *folder, const char *path, const char *bytes, 
 {
     (void)path, (void)bytes, (void)n;
     struct arch a;
-    if (refused(arch_read(&a, folder)))
+    if (refused(arch_read(&a, folder, ARCH_LANGUAGE_MODEL)))
         return;
     CHECK(arch_parameters(&a) > 0 && a.layers > 0 && a.heads % a.kv_heads == 0, "a sound shape");
     struct arch_tensor t;
@@ -77,7 +77,7 @@ static void run_adapter(const char *folder, const char *path, const char *bytes,
     struct peft_adapter p;
     float weight[4096], bias;
     bool found;
-    CHECK(arch_read(&a, folder) == 0, "%s", error_message());
+    CHECK(arch_read(&a, folder, ARCH_LANGUAGE_MODEL) == 0, "%s", error_message());
     if (!refused(peft_open(&p, folder, &a))) {
         for (int i = 0; i < p.n; i++)
             CHECK(p.pair[i].a->shape[0] == p.config.r && p.pair[i].b->shape[1] == p.config.r, "shape of an adapter");

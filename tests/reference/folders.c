@@ -96,7 +96,7 @@ static int read_adapter(const char *model, const char *folder)
 {
     struct hf_folder f;
     struct peft_adapter p;
-    TRY(hf_folder_open(&f, model));
+    TRY(hf_folder_open(&f, model, ARCH_LANGUAGE_MODEL));
     TRY(peft_open(&p, folder, &f.arch));
     printf("r %d alpha %g dropout %g rslora %d pairs %d\n", p.config.r, p.config.lora_alpha,
            p.config.lora_dropout, p.config.use_rslora, p.n);
@@ -118,7 +118,7 @@ int main(int argc, char **argv)
     char *model = argc > 2 ? file_join(argv[2], "model") : NULL;
     char *adapter = argc > 2 ? file_join(argv[2], "adapter") : NULL;
     if (argc == 4 && !strcmp(argv[1], "write")) {
-        rc = arch_read(&a, argv[2]);
+        rc = arch_read(&a, argv[2], ARCH_LANGUAGE_MODEL);
         if (!rc)
             rc = write_model(model, &a);
         if (!rc)

@@ -41,7 +41,7 @@ static void read_text(struct arch *a, const char *config)
 {
     write_file("config.json", config);
     error_clear();
-    if (arch_read(a, folder) != 0)
+    if (arch_read(a, folder, ARCH_LANGUAGE_MODEL) != 0)
         fail_msg("%s", error_message());
 }
 
@@ -50,7 +50,7 @@ static void assert_refused(const char *config, const char *part)
     struct arch a;
     write_file("config.json", config);
     error_clear();
-    if (arch_read(&a, folder) == 0)
+    if (arch_read(&a, folder, ARCH_LANGUAGE_MODEL) == 0)
         fail_msg("read, should say: %s", part);
     if (!strstr(error_message(), part) || !strstr(error_message(), folder))
         fail_msg("'%s' does not say '%s'", error_message(), part);
@@ -257,7 +257,7 @@ static void test_what_is_refused(void **state)
     assert_refused(cases[6][0], "num_hidden_layers is not a whole number");
     assert_refused(cases[6][0], "intermediate_size is -1");
     struct arch a;
-    assert_int_equal(arch_read(&a, "/nonexistent"), -1);
+    assert_int_equal(arch_read(&a, "/nonexistent", ARCH_LANGUAGE_MODEL), -1);
     assert_non_null(strstr(error_message(), "/nonexistent"));
 }
 
@@ -282,7 +282,7 @@ static void test_written_config_reads_back(void **state)
         struct arch a, b;
         read_text(&a, configs[i]);
         assert_int_equal(arch_write_config(&a, folder, DTYPE_BF16), 0);
-        assert_int_equal(arch_read(&b, folder), 0);
+        assert_int_equal(arch_read(&b, folder, ARCH_LANGUAGE_MODEL), 0);
         /* every field, through the names and numbers that a reader uses */
         assert_memory_equal(&a.hidden, &b.hidden,
                             offsetof(struct arch, norm) - offsetof(struct arch, hidden));

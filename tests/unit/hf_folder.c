@@ -44,7 +44,7 @@ static void arch_of(struct arch *a, const char *config)
     snprintf(path, sizeof path, "%s/config.json", inner);
     assert_int_equal(file_make_folders(inner), 0);
     assert_int_equal(file_write_atomic(path, config, strlen(config)), 0);
-    assert_int_equal(arch_read(a, inner), 0);
+    assert_int_equal(arch_read(a, inner, ARCH_LANGUAGE_MODEL), 0);
 }
 
 static float zeros[1024];
@@ -75,7 +75,7 @@ static void test_written_folder_opens(void **state)
         struct hf_folder f;
         arch_of(&a, configs[i]);
         write_model(folder, &a, NULL);
-        assert_int_equal(hf_folder_open(&f, folder), 0);
+        assert_int_equal(hf_folder_open(&f, folder, ARCH_LANGUAGE_MODEL), 0);
         assert_int_equal(f.weights.n, arch_tensors(&a));
         for (int k = 0; k < arch_tensors(&a); k++) {
             struct arch_tensor t;
@@ -106,7 +106,7 @@ static void test_all_problems_are_told(void **state)
     struct hf_folder f;
     arch_of(&a, llama);
     write_model(folder, &a, drop_one_bend_one);
-    assert_int_equal(hf_folder_open(&f, folder), -1);
+    assert_int_equal(hf_folder_open(&f, folder, ARCH_LANGUAGE_MODEL), -1);
     assert_non_null(strstr(error_message(), "model.safetensors: weights do not fit config.json: "));
     assert_non_null(strstr(
         error_message(), "tensor model.embed_tokens.weight is [11, 8], config.json needs [10, 8]"));
@@ -128,7 +128,7 @@ static void test_many_problems_are_counted(void **state)
     struct hf_folder f;
     arch_of(&a, llama);
     write_model(folder, &a, keep_three);
-    assert_int_equal(hf_folder_open(&f, folder), -1);
+    assert_int_equal(hf_folder_open(&f, folder, ARCH_LANGUAGE_MODEL), -1);
     assert_non_null(strstr(error_message(), "; and 6 more")); /* 21 tensors, 3 kept, 12 told */
 }
 
@@ -146,7 +146,7 @@ static void test_names_without_prefix(void **state)
     struct hf_folder f;
     arch_of(&a, neox);
     write_model(folder, &a, strip_prefix);
-    assert_int_equal(hf_folder_open(&f, folder), 0);
+    assert_int_equal(hf_folder_open(&f, folder, ARCH_LANGUAGE_MODEL), 0);
     assert_string_equal(hf_folder_find(&f, ROLE_EMBEDDING, 0, 0, false)->name, "embed_in.weight");
     hf_folder_close(&f);
 }
@@ -167,7 +167,7 @@ static void test_real_neox(void **state)
     (void)state;
     char path[512];
     struct hf_folder f;
-    if (hf_folder_open(&f, data_folder(path, sizeof path, "mini-gpt-neox-imdb")) != 0)
+    if (hf_folder_open(&f, data_folder(path, sizeof path, "mini-gpt-neox-imdb"), ARCH_LANGUAGE_MODEL) != 0)
         fail_msg("%s", error_message());
     assert_true(f.arch.hidden == 96 && f.arch.layers == 4 && f.arch.rotary_dims == 6);
     assert_int_equal(arch_parameters(&f.arch),
@@ -180,7 +180,7 @@ static void test_real_llama(void **state)
     (void)state;
     char path[512];
     struct hf_folder f;
-    if (hf_folder_open(&f, data_folder(path, sizeof path, "stories260K")) != 0)
+    if (hf_folder_open(&f, data_folder(path, sizeof path, "stories260K"), ARCH_LANGUAGE_MODEL) != 0)
         fail_msg("%s", error_message());
     assert_true(f.arch.hidden == 64 && f.arch.layers == 5 && f.arch.kv_heads == 4 &&
                 f.arch.tied_head);
@@ -199,7 +199,7 @@ static void test_real_llama(void **state)
     snprintf(tokenizer, sizeof tokenizer, "%s/tokenizer.json", copy);
     assert_int_equal(hf_folder_write(copy, &f.arch, list, arch_tensors(&f.arch), path), 0);
     struct hf_folder g;
-    assert_int_equal(hf_folder_open(&g, copy), 0);
+    assert_int_equal(hf_folder_open(&g, copy, ARCH_LANGUAGE_MODEL), 0);
     assert_true(file_exists(tokenizer));
     for (int i = 0; i < f.weights.n; i++) {
         assert_int_equal(g.weights.entry[i].n_bytes, f.weights.entry[i].n_bytes);

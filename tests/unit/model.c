@@ -86,7 +86,7 @@ static void bench_open(struct bench *b, const char *name, bool adapter, bool tra
     const char *srcdir = getenv("srcdir");
     memset(b, 0, sizeof *b);
     snprintf(b->path, sizeof b->path, "%s/tests/reference/%s", srcdir ? srcdir : ".", name);
-    done(hf_folder_open(&b->folder, b->path));
+    done(hf_folder_open(&b->folder, b->path, ARCH_LANGUAGE_MODEL));
     open_backend(&b->be);
     enum dtype file = (enum dtype)hf_folder_find(&b->folder, ROLE_EMBEDDING, 0, 0, false)->dtype;
     struct model_options o = {.dtype = train_all ? DTYPE_F32 : file, .file_dtype = train_all ? DTYPE_F32 : file, .train_all = train_all};

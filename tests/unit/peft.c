@@ -45,13 +45,13 @@ static int make_folder(void **state)
         "config.json",
         "{\"model_type\":\"gpt_neox\",\"vocab_size\":10,\"hidden_size\":16,\"num_hidden_layers\":2,"
         "\"num_attention_heads\":2,\"intermediate_size\":6}");
-    if (arch_read(&neox, folder) != 0)
+    if (arch_read(&neox, folder, ARCH_LANGUAGE_MODEL) != 0)
         return -1;
     write_file(
         "config.json",
         "{\"model_type\":\"llama\",\"vocab_size\":10,\"hidden_size\":8,\"num_hidden_layers\":2,"
         "\"num_attention_heads\":2,\"num_key_value_heads\":1,\"intermediate_size\":6}");
-    return arch_read(&llama, folder);
+    return arch_read(&llama, folder, ARCH_LANGUAGE_MODEL);
 }
 
 static int remove_folder(void **state)
