@@ -9,6 +9,7 @@
 #include "error.h"
 #include "file.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -381,6 +382,9 @@ static int read_config(struct arch *a, const char *path, const json_t *config)
     const bool parallel = f->key_parallel ? get_flag(&r, f->key_parallel, f->parallel) : f->parallel;
     a->residual = parallel ? RESIDUAL_PARALLEL : RESIDUAL_SEQUENTIAL;
     a->tied_head = get_flag(&r, "tie_word_embeddings", false);
+    a->embedding_width = a->hidden;
+    a->final_norm = true;
+    a->attention_scale = a->head_dim ? (float)(1.0 / sqrt((double)a->head_dim)) : 0;
     const bool attention_bias = get_flag(&r, "attention_bias", f->attention_bias);
     const bool mlp_bias =
         f->key_mlp_bias ? get_flag(&r, f->key_mlp_bias, f->mlp_bias) : f->mlp_bias;

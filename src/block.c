@@ -41,14 +41,14 @@ static void attention_part(struct model *m, int i, struct activations *s, const 
     struct linear *group[GROUP_MAX], *out = &l->linear[LIN_ATTN_OUT];
     struct linear_pass lp = linears_pass(m, pass);
     int N = m->batch.b.n_tokens, n = qkv_group(l, group);
-    ops->linear_forward(m->be, m->projection, group, n, s->n1, N, &lp);
+    ops->linear_forward(m->be, m->projection, group, n, s->attn_in, N, &lp);
     ops->qkv_rope(m->be, s->q, s->k, s->v, m->projection[0], n == 3 ? m->projection[1] : NULL,
-                  n == 3 ? m->projection[2] : NULL, &m->attention, pass->decode || pass->write_cache ? &l->cache : NULL,
+                  n == 3 ? m->projection[2] : NULL, &l->attention, pass->decode || pass->write_cache ? &l->cache : NULL,
                   &m->batch.b);
     if (pass->decode)
-        ops->attn_decode(m->be, s->o, s->q, &m->attention, &l->cache, &m->batch.b);
+        ops->attn_decode(m->be, s->o, s->q, &l->attention, &l->cache, &m->batch.b);
     else
-        ops->attn_forward(m->be, s->o, s->q, s->k, s->v, &m->attention, &m->batch.b);
+        ops->attn_forward(m->be, s->o, s->q, s->k, s->v, &l->attention, &m->batch.b);
     ops->linear_forward(m->be, &m->attn_out, &out, 1, s->o, N, &lp);
 }
 
@@ -59,7 +59,7 @@ static void mlp_part(struct model *m, int i, struct activations *s, const struct
     struct linear *group[GROUP_MAX], *down = &l->linear[LIN_MLP_DOWN];
     struct linear_pass lp = linears_pass(m, pass);
     int N = m->batch.b.n_tokens, n = mlp_group(l, group);
-    ops->linear_forward(m->be, (act_t *[]){s->up, s->gate}, group, n, s->n2, N, &lp);
+    ops->linear_forward(m->be, (act_t *[]){s->up, s->gate}, group, n, s->mlp_in, N, &lp);
     ops->act_forward(m->be, s->act, s->up, s->gate, m->arch->activation, N, m->arch->intermediate);
     ops->linear_forward(m->be, &m->mlp_out, &down, 1, s->act, N, &lp);
 }
@@ -72,12 +72,12 @@ static void branches(struct model *m, int i, const struct model_pass *pass)
     struct activations *s = kept_of(m, i);
     int N = m->batch.b.n_tokens, H = m->arch->hidden;
     if (m->arch->residual == RESIDUAL_PARALLEL) {
-        ops->norm_forward(m->be, s->n1, s->n2, m->x[i], m->x[i], NULL, NULL, &l->norm1, &l->norm2, N, H);
+        ops->norm_forward(m->be, s->attn_in, s->mlp_in, m->x[i], m->x[i], NULL, NULL, &l->norm1, &l->norm2, N, H);
         attention_part(m, i, s, pass);
     } else {
-        ops->norm_forward(m->be, s->n1, NULL, m->x[i], m->x[i], NULL, NULL, &l->norm1, NULL, N, H);
+        ops->norm_forward(m->be, s->attn_in, NULL, m->x[i], m->x[i], NULL, NULL, &l->norm1, NULL, N, H);
         attention_part(m, i, s, pass);
-        ops->norm_forward(m->be, s->n2, NULL, s->middle, m->x[i], m->attn_out, NULL, &l->norm2, NULL, N, H);
+        ops->norm_forward(m->be, s->mlp_in, NULL, s->middle, m->x[i], m->attn_out, NULL, &l->norm2, NULL, N, H);
     }
     mlp_part(m, i, s, pass);
 }
@@ -109,7 +109,7 @@ static void mlp_backward(struct model *m, int i, struct activations *s, const st
     act_t *dact = m->d_wide[0], *dup = m->d_wide[1], *dgate = n == 2 ? m->d_wide[2] : NULL;
     ops->linear_backward(m->be, dact, &down, (const act_t *[]){m->dx}, 1, s->act, N, &lp, g);
     ops->act_backward(m->be, dup, dgate, dact, s->up, s->gate, m->arch->activation, N, m->arch->intermediate);
-    ops->linear_backward(m->be, m->dn2, group, (const act_t *[]){dup, dgate}, n, s->n2, N, &lp, g);
+    ops->linear_backward(m->be, m->dn2, group, (const act_t *[]){dup, dgate}, n, s->mlp_in, N, &lp, g);
 }
 
 static void attention_backward(struct model *m, int i, struct activations *s, const struct model_pass *pass, bool want_dx)
@@ -124,9 +124,9 @@ static void attention_backward(struct model *m, int i, struct activations *s, co
     act_t *d_o = m->d_wide[0], *dq = m->d_wide[1], *dk = m->d_narrow[0], *dv = m->d_narrow[1];
     act_t *dp[3] = {m->d_wide[2], m->d_narrow[2], m->d_narrow[3]};
     ops->linear_backward(m->be, d_o, &out, (const act_t *[]){m->dx}, 1, s->o, b->n_tokens, &lp, g);
-    ops->attn_backward(m->be, dq, dk, dv, d_o, s->q, s->k, s->v, &m->attention, b);
-    ops->qkv_rope_backward(m->be, dp[0], n == 3 ? dp[1] : NULL, n == 3 ? dp[2] : NULL, dq, dk, dv, NULL, NULL, &m->attention, b);
-    ops->linear_backward(m->be, want_dx ? m->dn1 : NULL, group, (const act_t *const *)dp, n, s->n1, b->n_tokens, &lp, g);
+    ops->attn_backward(m->be, dq, dk, dv, d_o, s->q, s->k, s->v, &l->attention, b);
+    ops->qkv_rope_backward(m->be, dp[0], n == 3 ? dp[1] : NULL, n == 3 ? dp[2] : NULL, dq, dk, dv, NULL, NULL, &l->attention, b);
+    ops->linear_backward(m->be, want_dx ? m->dn1 : NULL, group, (const act_t *const *)dp, n, s->attn_in, b->n_tokens, &lp, g);
 }
 
 void block_backward(struct model *m, int i, const struct model_pass *pass)

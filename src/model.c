@@ -21,6 +21,43 @@ static void linear_describe(struct model *m, struct linear *l, int out, int in, 
                          .offset_bias = -1};
 }
 
+/* What is outside the layers. Tables and the head have the files' type; the pooler too: it is small. */
+static void describe_ends(struct model *m, enum dtype file)
+{
+    const struct arch *a = m->arch;
+    linear_describe(m, &m->embedding, a->vocab, a->embedding_width, file);
+    if (a->use == ARCH_LANGUAGE_MODEL)
+        linear_describe(m, &m->head, a->vocab, a->embedding_width, file);
+    if (a->position_rows) /* a sum of two rows where there are token types: not rounded */
+        linear_describe(m, &m->positions, a->position_rows, a->hidden, a->type_rows ? DTYPE_F32 : file);
+    if (a->embedding_width != a->hidden) {
+        linear_describe(m, &m->project_in, a->hidden, a->embedding_width, m->dtype);
+        linear_describe(m, &m->project_out, a->embedding_width, a->hidden, m->dtype);
+    }
+    if (a->pooler)
+        linear_describe(m, &m->pooler, a->hidden, a->hidden, file);
+}
+
+static void describe_layer(struct model *m, int i)
+{
+    const struct arch *a = m->arch;
+    struct layer *l = &m->layer[i];
+    for (int j = 0; j < ARCH_LINEARS_MAX; j++)
+        if (a->linear[j].out)
+            linear_describe(m, &l->linear[j], a->linear[j].out, a->linear[j].in, m->dtype);
+    l->attention = (struct attention){.heads = a->heads,
+                                      .kv_heads = a->kv_heads,
+                                      .head_dim = a->head_dim,
+                                      .rotary_dims = a->rotary_dims,
+                                      .max_positions = a->max_positions,
+                                      .layout = a->qkv,
+                                      .scale = a->scale_by_layer ? a->attention_scale / (float)(i + 1) : a->attention_scale,
+                                      .bidirectional = a->bidirectional,
+                                      .window = a->windowed[i] ? a->window : 0,
+                                      .q_norm = a->qk_norm ? &l->q_norm : NULL,
+                                      .k_norm = a->qk_norm ? &l->k_norm : NULL};
+}
+
 void model_init(struct model *m, const struct arch *arch, struct backend *be, const struct model_options *o)
 {
     *m = (struct model){.arch = arch,
@@ -34,19 +71,9 @@ void model_init(struct model *m, const struct arch *arch, struct backend *be, co
     m->x = calloc((size_t)arch->layers + 1, sizeof *m->x);
     m->kept = calloc((size_t)arch->layers, sizeof *m->kept);
     CHECK(m->layer && m->x && m->kept, "out of memory");
-    m->attention = (struct attention){.heads = arch->heads,
-                                      .kv_heads = arch->kv_heads,
-                                      .head_dim = arch->head_dim,
-                                      .rotary_dims = arch->rotary_dims,
-                                      .max_positions = arch->max_positions,
-                                      .layout = arch->qkv,
-                                      .scale = (float)(1.0 / sqrt((double)arch->head_dim))};
-    linear_describe(m, &m->embedding, arch->vocab, arch->hidden, o->file_dtype);
-    linear_describe(m, &m->head, arch->vocab, arch->hidden, o->file_dtype);
+    describe_ends(m, o->file_dtype);
     for (int i = 0; i < arch->layers; i++)
-        for (int j = 0; j < ARCH_LINEARS_MAX; j++)
-            if (arch->linear[j].out)
-                linear_describe(m, &m->layer[i].linear[j], arch->linear[j].out, arch->linear[j].in, o->dtype);
+        describe_layer(m, i);
     if (m->train_all)
         block_add_trainables(m);
 }
@@ -62,7 +89,7 @@ void model_free(struct model *m)
 
 void model_add_value_head(struct model *m)
 {
-    m->value_offset = trainable_add(&m->trainable, 1, m->arch->hidden, "v_head.summary.weight");
+    m->value_offset = trainable_add(&m->trainable, 1, m->arch->embedding_width, "v_head.summary.weight");
     trainable_add(&m->trainable, 1, 1, "v_head.summary.bias");
 }
 
@@ -71,7 +98,7 @@ void model_add_score_head(struct model *m, int n, bool bias, bool trainable, con
     m->score = (struct score_head){.n = n, .has_bias = bias, .offset = -1};
     if (!trainable)
         return;
-    m->score.offset = trainable_add(&m->trainable, n, m->arch->hidden, "%s.weight", name);
+    m->score.offset = trainable_add(&m->trainable, n, m->arch->embedding_width, "%s.weight", name);
     if (bias)
         trainable_add(&m->trainable, 1, n, "%s.bias", name);
 }
@@ -93,9 +120,8 @@ static void layout_linear(struct model *m, struct linear *l, struct arena *a, en
     }
 }
 
-static void layout_norm(struct model *m, struct norm *n, struct arena *a)
+static void layout_norm(struct model *m, struct norm *n, int width, bool bias, struct arena *a)
 {
-    bool bias = m->arch->norm_bias;
     n->kind = m->arch->norm;
     n->eps = m->arch->norm_eps;
     if (m->train_all) {
@@ -104,48 +130,67 @@ static void layout_norm(struct model *m, struct norm *n, struct arena *a)
         return;
     }
     n->offset_weight = n->offset_bias = -1;
-    n->weight = floats(a, MEM_SCALES, (size_t)m->arch->hidden);
-    n->bias = bias ? floats(a, MEM_SCALES, (size_t)m->arch->hidden) : NULL;
+    n->weight = floats(a, MEM_SCALES, (size_t)width);
+    n->bias = bias ? floats(a, MEM_SCALES, (size_t)width) : NULL;
+}
+
+static void layout_layer(struct model *m, struct layer *l, struct arena *a)
+{
+    const struct arch *arch = m->arch;
+    layout_norm(m, &l->norm1, arch->hidden, arch->norm_bias, a);
+    layout_norm(m, &l->norm2, arch->hidden, arch->norm_bias, a);
+    if (arch->qk_norm) {
+        layout_norm(m, &l->q_norm, arch->head_dim, false, a);
+        layout_norm(m, &l->k_norm, arch->head_dim, false, a);
+    }
+    l->attention.rope_cos = m->rope_cos;
+    l->attention.rope_sin = m->rope_sin;
+    for (int j = 0; j < ARCH_LINEARS_MAX; j++) {
+        if (!l->linear[j].out)
+            continue;
+        layout_linear(m, &l->linear[j], a, MEM_WEIGHTS, arch->linear[j].bias);
+        if (l->linear[j].adapter[0]) {
+            struct lora *lora = l->linear[j].adapter[0];
+            size_t packed = m->be->ops->lora_packed_bytes(m->be, &l->linear[j], lora->r);
+            lora->a = m->trainable.value ? m->trainable.value + lora->offset_a : NULL;
+            lora->b = m->trainable.value ? m->trainable.value + lora->offset_b : NULL;
+            lora->a_packed = arena_take(a, MEM_ADAPTERS, packed);
+            lora->b_packed = NULL; /* the backend finds B after A in the same block */
+        }
+    }
 }
 
 static void layout_weights(struct model *m, struct arena *a)
 {
     const struct arch *arch = m->arch;
+    const size_t table = (size_t)arch->max_positions * (size_t)arch->rotary_dims / 2;
     layout_linear(m, &m->embedding, a, MEM_EMBEDDING, false);
-    for (int i = 0; i < arch->layers; i++) {
-        struct layer *l = &m->layer[i];
-        layout_norm(m, &l->norm1, a);
-        layout_norm(m, &l->norm2, a);
-        for (int j = 0; j < ARCH_LINEARS_MAX; j++) {
-            if (!l->linear[j].out)
-                continue;
-            layout_linear(m, &l->linear[j], a, MEM_WEIGHTS, arch->linear[j].bias);
-            if (l->linear[j].adapter[0]) {
-                struct lora *lora = l->linear[j].adapter[0];
-                size_t packed = m->be->ops->lora_packed_bytes(m->be, &l->linear[j], lora->r);
-                lora->a = m->trainable.value ? m->trainable.value + lora->offset_a : NULL;
-                lora->b = m->trainable.value ? m->trainable.value + lora->offset_b : NULL;
-                lora->a_packed = arena_take(a, MEM_ADAPTERS, packed);
-                lora->b_packed = NULL; /* the backend finds B after A in the same block */
-            }
-        }
-    }
-    layout_norm(m, &m->final, a);
-    if (arch->tied_head)
-        m->head = m->embedding;
-    else
-        layout_linear(m, &m->head, a, MEM_EMBEDDING, false);
-    size_t table = (size_t)arch->max_positions * (size_t)arch->rotary_dims / 2;
+    if (m->positions.out)
+        layout_linear(m, &m->positions, a, MEM_EMBEDDING, false);
+    if (m->project_in.out)
+        layout_linear(m, &m->project_in, a, MEM_WEIGHTS, false);
+    if (arch->embedding_norm)
+        layout_norm(m, &m->embedding_norm, arch->hidden, arch->norm_bias, a);
     m->rope_cos = floats(a, MEM_SCALES, table);
     m->rope_sin = floats(a, MEM_SCALES, table);
-    m->attention.rope_cos = m->rope_cos;
-    m->attention.rope_sin = m->rope_sin;
+    for (int i = 0; i < arch->layers; i++)
+        layout_layer(m, &m->layer[i], a);
+    if (arch->final_norm)
+        layout_norm(m, &m->final, arch->hidden, arch->norm_bias, a);
+    if (m->project_out.out)
+        layout_linear(m, &m->project_out, a, MEM_WEIGHTS, false);
+    if (m->pooler.out)
+        layout_linear(m, &m->pooler, a, MEM_WEIGHTS, true);
+    if (m->head.out && arch->tied_head)
+        m->head = m->embedding;
+    else if (m->head.out)
+        layout_linear(m, &m->head, a, MEM_EMBEDDING, false);
 }
 
 static void layout_score(struct model *m, struct arena *a)
 {
     struct score_head *s = &m->score;
-    size_t weights = (size_t)s->n * (size_t)m->arch->hidden, rows = (size_t)m->shape.batch_seqs * (size_t)s->n;
+    size_t weights = (size_t)s->n * (size_t)m->arch->embedding_width, rows = (size_t)m->shape.batch_seqs * (size_t)s->n;
     m->scores = floats(a, MEM_BATCH, rows);
     m->d_scores = floats(a, MEM_BATCH, s->offset >= 0 ? rows : 0);
     if (s->offset < 0) {
@@ -167,6 +212,7 @@ static void layout_activations(struct model *m, struct arena *a)
 {
     const struct arch *arch = m->arch;
     size_t N = (size_t)m->shape.batch_tokens, H = (size_t)arch->hidden, I = (size_t)arch->intermediate;
+    size_t W = (size_t)arch->embedding_width, branch = W > H ? W : H;
     size_t Q = (size_t)arch->heads * (size_t)arch->head_dim, K = (size_t)arch->kv_heads * (size_t)arch->head_dim;
     size_t widest = Q + 2 * K > I ? Q + 2 * K : I;
     int kept = m->shape.kept_layers;
@@ -174,9 +220,12 @@ static void layout_activations(struct model *m, struct arena *a)
         m->x[i] = i == 0 || kept ? activations(m, a, N * H) : m->x[0];
     for (int i = 0; i < (kept ? kept : 1); i++) {
         struct activations *s = &m->kept[i];
+        s->attn_in = arch->residual == RESIDUAL_POST_NORM ? NULL : activations(m, a, N * H);
+        s->mlp_in = activations(m, a, N * H);
         s->middle = arch->residual == RESIDUAL_PARALLEL ? NULL : activations(m, a, N * H);
-        s->n1 = activations(m, a, N * H);
-        s->n2 = activations(m, a, N * H);
+        s->end = arch->residual == RESIDUAL_POST_NORM ? activations(m, a, N * H) : NULL;
+        s->q_in = arch->qk_norm ? activations(m, a, N * Q) : NULL;
+        s->k_in = arch->qk_norm ? activations(m, a, N * K) : NULL;
         s->q = activations(m, a, N * Q);
         s->k = activations(m, a, N * K);
         s->v = activations(m, a, N * K);
@@ -185,18 +234,19 @@ static void layout_activations(struct model *m, struct arena *a)
         s->gate = arch->gated_mlp ? activations(m, a, N * I) : NULL;
         s->act = activations(m, a, N * I);
     }
-    m->hidden = activations(m, a, N * H);
-    m->attn_out = activations(m, a, N * H);
-    m->mlp_out = activations(m, a, N * H);
+    m->normed = arch->final_norm ? activations(m, a, N * H) : m->x[arch->layers];
+    m->hidden = m->project_out.out ? activations(m, a, N * W) : m->normed;
+    m->attn_out = activations(m, a, N * branch);
+    m->mlp_out = activations(m, a, N * branch);
     m->projection[0] = activations(m, a, N * widest);
     m->projection[1] = activations(m, a, N * K);
     m->projection[2] = activations(m, a, N * K);
     if (!kept)
         return;
-    m->dx = activations(m, a, N * H);
-    m->dn1 = activations(m, a, N * H);
+    m->dx = activations(m, a, N * branch);
+    m->dn1 = activations(m, a, N * branch);
     m->dn2 = activations(m, a, N * H);
-    m->slope = m->train_all ? NULL : activations(m, a, (size_t)m->shape.head_rows * H);
+    m->slope = m->train_all || !m->head.out ? NULL : activations(m, a, (size_t)m->shape.head_rows * W);
     for (int i = 0; i < 4; i++) {
         m->d_wide[i] = activations(m, a, N * widest);
         m->d_narrow[i] = activations(m, a, N * K);
@@ -219,6 +269,11 @@ static void layout_batch(struct model *m, struct arena *a)
         *rows[i] = floats(a, MEM_BATCH, R);
 }
 
+static int larger(int a, int b)
+{
+    return a > b ? a : b;
+}
+
 void model_layout(struct model *m, struct arena *a, const struct model_shape *shape)
 {
     const struct arch *arch = m->arch;
@@ -231,14 +286,12 @@ void model_layout(struct model *m, struct arena *a, const struct model_shape *sh
     int slots = shape->slots + (m->be->ops->decode_multiple > 1); /* idle rows write to the last one */
     for (int i = 0; i < arch->layers && shape->slots; i++)
         m->layer[i].cache = (struct kv_cache){
-            arena_take(a, MEM_KV_CACHE, m->be->ops->cache_bytes(m->be, &m->attention, slots, shape->cache_tokens)), slots,
+            arena_take(a, MEM_KV_CACHE, m->be->ops->cache_bytes(m->be, &m->layer[i].attention, slots, shape->cache_tokens)), slots,
             shape->cache_tokens};
-    int widest = arch->hidden > arch->intermediate ? arch->hidden : arch->intermediate;
-    int qkv = (arch->heads + 2 * arch->kv_heads) * arch->head_dim;
-    size_t bytes = m->be->ops->workspace_bytes(m->be, shape->batch_tokens, widest, widest > qkv ? widest : qkv,
-                                               shape->cache_tokens > shape->batch_tokens ? shape->cache_tokens
-                                                                                         : shape->batch_tokens,
-                                               arch->head_dim, arch->vocab);
+    const int q = arch->heads * arch->head_dim, qkv = q + 2 * arch->kv_heads * arch->head_dim;
+    const int ends = larger(arch->hidden, arch->embedding_width), in = larger(larger(ends, arch->intermediate), q);
+    size_t bytes = m->be->ops->workspace_bytes(m->be, shape->batch_tokens, in, larger(in, qkv),
+                                               larger(shape->cache_tokens, shape->batch_tokens), arch->head_dim, m->head.out);
     m->workspace = arena_take(a, MEM_WORKSPACE, bytes);
     if (m->workspace)
         m->be->ops->workspace_set(m->be, m->workspace, bytes);

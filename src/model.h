@@ -1,4 +1,4 @@
-/* The model: embedding, blocks, final norm, head, on the operations of backend.h. One copy of the weights serves the policy
+/* The model: embedding, blocks, final norm, heads, on the operations of backend.h. One copy of the weights serves the policy
  * (adapter 0) and the reference (no adapter): the adapter is a field of the pass.
  *
  *   model_init -> (lora_attach, value head) -> model_layout twice (arena.h) -> weights_read -> passes
@@ -31,6 +31,8 @@ static inline int decode_rows(const struct backend *be, int n)
 
 struct layer {
     struct norm norm1, norm2;
+    struct norm q_norm, k_norm; /* RMS over head_dim; of models with arch.qk_norm */
+    struct attention attention;
     struct linear linear[ARCH_LINEARS_MAX];
     struct lora lora[ARCH_LINEARS_MAX];
     struct kv_cache cache;
@@ -38,8 +40,10 @@ struct layer {
 
 /* What backward needs of one layer, and what forward writes. N = shape.batch_tokens rows each. */
 struct activations {
-    act_t *middle;        /* [N][H] sequential residual: input of norm2 */
-    act_t *n1, *n2;       /* [N][H] outputs of the norms */
+    act_t *attn_in, *mlp_in; /* [N][H] inputs of the branches: what the norms before them give; post-norm: attn_in is x itself, NULL */
+    act_t *middle;  /* [N][H] x + attn: the input of norm2, post-norm of norm1; parallel: NULL */
+    act_t *end;     /* [N][H] post-norm: mlp_in + mlp, the input of norm2; else NULL */
+    act_t *q_in, *k_in; /* [N][nh hd], [N][nkv hd] inputs of the norms of q and k; NULL without them */
     act_t *q, *k, *v, *o; /* [N][nh hd], [N][nkv hd] twice, [N][nh hd] */
     act_t *up, *gate, *act; /* [N][I]; gate NULL without a gated MLP */
 };
@@ -56,7 +60,7 @@ struct device_batch {
 struct score_head {
     int n; /* 0: the model has none */
     bool has_bias;
-    int64_t offset; /* of weight [n][H], then bias [n], in the trainable vector; -1: frozen */
+    int64_t offset; /* of weight [n][embedding_width], then bias [n], in the trainable vector; -1: frozen */
     float *weight, *bias;
 };
 
@@ -68,16 +72,20 @@ struct model {
     enum matmul matmul;
     float outlier_threshold;
     bool train_all;           /* pretrain: every weight is trainable */
-    struct linear embedding, head;
-    struct norm final;
+    struct linear embedding;  /* [V][embedding_width] */
+    struct linear head;       /* [V][embedding_width]; ARCH_LANGUAGE_MODEL alone */
+    struct linear positions;  /* [position_rows][H] learned positions, token types' row 0 added; out 0: none */
+    struct linear project_in, project_out; /* between embedding_width and H; out 0: none. Frozen, without adapters */
+    struct linear pooler;     /* [H][H] before the score head; out 0: none. Frozen */
+    struct norm embedding_norm, final; /* weight NULL: none */
     struct layer *layer; /* [layers] */
-    struct attention attention;
     struct trainable trainable;
-    int64_t value_offset; /* of the value head's w [H] and bias [1] in the trainable vector; -1: none */
+    int64_t value_offset; /* of the value head's w [embedding_width] and bias [1] in the trainable vector; -1: none */
     struct score_head score;
 
     act_t **x;              /* [layers + 1] residual stream: inputs of the layers, [N][H]; one buffer when nothing is kept */
-    act_t *hidden;          /* [N][H] output of the final norm */
+    act_t *normed;          /* [N][H] output of the final norm; x[layers] without one */
+    act_t *hidden;          /* [N][embedding_width] what the heads read: normed, or its projection */
     struct activations *kept; /* [max(kept_layers, 1)] */
     act_t *attn_out, *mlp_out; /* [N][H] */
     act_t *projection[3];   /* [N][out] query, key, value projections before rotation */
@@ -85,7 +93,7 @@ struct model {
     struct device_batch batch;
     float *logprob, *entropy, *lse, *value, *d_logprob, *d_entropy, *d_value; /* [head_rows] */
     float *scores, *d_scores; /* [batch_seqs][score.n] */
-    act_t *slope; /* [head_rows][H] of log-probs, where backward needs nothing else from the head; else NULL */
+    act_t *slope; /* [head_rows][embedding_width] of log-probs, where backward needs nothing else from the head; else NULL */
     void *workspace;
     float *rope_cos, *rope_sin;
     struct progress *progress; /* ticks at each layer of a pass; NULL after model_init */
@@ -128,7 +136,7 @@ struct head_rows model_rows(struct model *m, int n, const int32_t *row, const in
 /* Copies what was packed since the last call. */
 void model_send(struct model *m);
 
-/* A pass over the batch that was sent. adapter: 0 policy, -1 reference. Writes m->hidden [N][H]. Operations only: it may be
+/* A pass over the batch that was sent. adapter: 0 policy, -1 reference. Writes m->hidden. Operations only: it may be
  * part of a program. */
 struct model_pass {
     int adapter;
