@@ -4,7 +4,6 @@
 #include "error.h"
 #include "prompts.h"
 
-#include <limits.h>
 #include <stdlib.h>
 
 /* Where each row is written before it is cut. */
@@ -98,10 +97,11 @@ static void add_row(struct sft_examples *x, struct row_ids *r, const struct sft_
 
 static void add_blocks(struct sft_examples *x, int64_t block)
 {
-    for (int64_t at = 0; at + block <= x->tokens.n; at += block)
+    const int64_t n = x->tokens.n;
+    for (int64_t at = 0; block > 1 && at + block <= n; at += block)
         add_example(x, at, block, 1);
-    if (!x->n && x->tokens.n > 1)
-        add_example(x, 0, x->tokens.n, 1);
+    if (n > 1 && n < block)
+        add_example(x, 0, n, 1);
 }
 
 static int refuse_mask(const struct dataset *d, const struct dataset_row *row)
