@@ -32,6 +32,7 @@ struct dataset_row {
         input_ids; /* [n_ids] owned; not negative, else unchecked: the vocabulary is the caller's to hold them to */
     int64_t n_ids;
     int label;        /* -1 while label_name is to be numbered */
+    double margin;    /* of a pair: its field "margin", by which chosen is to be better; 0 where it has none */
     char *label_name; /* owned; a label that is a string; NULL: an integer */
     bool has_label;
     int64_t line; /* in the file, from 1, for messages; imdb: 0 */

@@ -7,6 +7,7 @@
 #include "dataset_reader.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -243,6 +244,18 @@ static int keep_label(const struct fields *f)
     return 0;
 }
 
+/* Of a pair: how much better the chosen answer is to be (TRL's "margin"). */
+static int keep_margin(const struct fields *f)
+{
+    const json_t *value = field(f, "margin");
+    if (!value)
+        return 0;
+    if (!json_is_number(value) || !isfinite(json_number_value(value)))
+        return wrong_kind(f, "margin", value, "a number");
+    f->r->margin = json_number_value(value);
+    return 0;
+}
+
 static int json_row(struct dataset_reader *rd, const struct jsonl *j, json_t *object)
 {
     struct fields f = {rd, j, object, dataset_row_begin(rd->d, j->line)};
@@ -256,6 +269,8 @@ static int json_row(struct dataset_reader *rd, const struct jsonl *j, json_t *ob
         TRY(keep_extras(&f));
     TRY(keep_ids(&f));
     TRY(keep_label(&f));
+    if (rd->need & DATASET_PAIR)
+        TRY(keep_margin(&f));
     struct text there = {0};
     const char *key;
     json_t *value;

@@ -46,6 +46,7 @@ enum evaluate_choice { EVALUATE_CHOICE_AUTO, EVALUATE_CHOICE_TEXTS, EVALUATE_CHO
 enum truncation { TRUNCATION_KEEP_START, TRUNCATION_KEEP_END, TRUNCATION_ERROR };
 enum packing { PACKING_AUTO, PACKING_WRAPPED, PACKING_NONE };
 enum truncation { TRUNCATION_KEEP_START, TRUNCATION_KEEP_END, TRUNCATION_ERROR };
+enum reward_loss { REWARD_LOSS_PAIRWISE, REWARD_LOSS_CROSS_ENTROPY };
 enum scheduler_type {
     SCHEDULER_CONSTANT,
     SCHEDULER_CONSTANT_WITH_WARMUP,
@@ -132,6 +133,15 @@ struct settings_sft {
     bool separator, completion_only_loss;
 };
 
+struct settings_reward_model {
+    enum reward_loss loss;
+    double num_train_epochs;
+    int64_t batch_size, micro_batch_size;
+    struct settings_optional center_rewards_coefficient;
+    struct settings_strings label_names; /* n == 0: the data's, else LABEL_0, LABEL_1, .. */
+    bool head_only;
+};
+
 struct settings_evaluate {
     enum evaluate_choice what; /* auto: responses where there is a reward, else texts */
     int64_t micro_batch_size;
@@ -184,6 +194,7 @@ struct settings {
     int n_rewards;
     struct settings_ppo ppo;
     struct settings_sft sft;
+    struct settings_reward_model reward_model;
     struct settings_pretrain pretrain;
     struct settings_evaluate evaluate;
     struct settings_optim optim;

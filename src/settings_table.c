@@ -18,6 +18,7 @@ static const char *const format_names[] = {"jsonl", "text", "csv", "imdb", NULL}
 static const char *const truncation_names[] = {"keep_start", "keep_end", "error", NULL};
 static const char *const evaluate_names[] = {"auto", "texts", "responses", NULL};
 static const char *const packing_names[] = {"auto", "wrapped", "none", NULL};
+static const char *const reward_loss_names[] = {"pairwise", "cross_entropy", NULL};
 static const char *const device_names[] = {"auto", "cpu", "cuda", NULL};
 static const char *const on_nan_names[] = {"stop", "skip", NULL};
 
@@ -209,6 +210,22 @@ const struct setting_row settings_rows[] = {
          .doc = "Packed texts have an end token behind them, as TRL packs; the recipe has none."),
     BOOL(sft.completion_only_loss, .standard = "true",
          .doc = "Where a row has a prompt and a completion, only the completion's tokens are learnt."),
+
+    ENUM(reward_model.loss, reward_loss_names, .standard = "pairwise",
+         .doc = "What task = \"reward\" trains: a reward, by pairs of a chosen and a rejected answer; or classes, by the label of each "
+                "text."),
+    FLOAT(reward_model.num_train_epochs, 0, 1e6, .above = true, .standard = "1.0",
+          .doc = "Passes over the data, where run.max_steps = 0."),
+    INT(reward_model.batch_size, 1, SIZE_LIMIT, .standard = "16", .doc = "Pairs or texts of an update, over all ranks."),
+    INT(reward_model.micro_batch_size, 0, SIZE_LIMIT, .standard = "0",
+        .doc = "Pairs or texts of one pass on a rank; 0: planned. Does not change results."),
+    OPTIONAL(reward_model.center_rewards_coefficient, 0, INFINITY,
+             .doc = "pairwise: weight of (chosen + rejected)^2 in the loss, which keeps rewards around 0 (TRL suggests 0.01)."),
+    STRINGS(reward_model.label_names,
+            .doc = "cross_entropy: the classes by number; []: the labels of the data where they are names, in the order of their "
+                   "bytes, else LABEL_0, LABEL_1, .."),
+    BOOL(reward_model.head_only, .standard = "false",
+         .doc = "Train the score head alone; the adapter that is written beside it changes nothing."),
 
     INT(pretrain.vocab_size, 0, SIZE_LIMIT, .standard = "0",
         .doc = "Vocabulary of the new model; 0: what config.json says."),
