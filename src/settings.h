@@ -44,7 +44,7 @@ enum reward_choice {
 enum kl_choice { KL_CHOICE_KL, KL_CHOICE_ABS, KL_CHOICE_MSE, KL_CHOICE_K3 };
 enum evaluate_choice { EVALUATE_CHOICE_AUTO, EVALUATE_CHOICE_TEXTS, EVALUATE_CHOICE_RESPONSES };
 enum truncation { TRUNCATION_KEEP_START, TRUNCATION_KEEP_END, TRUNCATION_ERROR };
-enum packing { PACKING_WRAPPED, PACKING_NONE };
+enum packing { PACKING_AUTO, PACKING_WRAPPED, PACKING_NONE };
 enum scheduler_type {
     SCHEDULER_CONSTANT,
     SCHEDULER_CONSTANT_WITH_WARMUP,
@@ -125,8 +125,10 @@ struct settings_pretrain {
 };
 
 struct settings_sft {
+    double num_train_epochs; /* where run.max_steps is 0 */
     int64_t batch_size, micro_batch_size, block_size;
     enum packing packing;
+    bool separator, completion_only_loss;
 };
 
 struct settings_evaluate {

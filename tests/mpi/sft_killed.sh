@@ -1,0 +1,18 @@
+#!/bin/sh
+# A fine-tuning whose ranks are killed (SIGKILL) in the middle of a step and that is resumed on another number of ranks ends with the
+# bits of a run that was left alone, the best adapter too; it goes on where it stopped.
+. "${srcdir:-.}/tests/mpi/sft_runs.sh"
+[ -r /proc/$$/task/$$/children ] || { echo "skipped: /proc does not list the children of a process"; exit 77; }
+steps=12 saved=5
+set -- -s run.max_steps=$steps -s run.save_steps=$saved -s run.eval_steps=3 -s run.save_total_limit=0 -s run.threads=1 \
+    -s optim.lr_scheduler_type=cosine
+completions whole 1 "$@" || { cat "$work/whole.log"; fail "the whole run"; }
+for np in 2 4; do
+    killed $saved $steps completions np$np $np "$@"
+    next=$((np == 2 ? 4 : 1))
+    completions np$np $next "$@" --resume || { cat "$work/np$np.log"; fail "resumed on $next ranks"; }
+    grep -q "^continuing from .*/checkpoint-$saved$" "$work/np$np.log" || { cat "$work/np$np.log"; fail "it began anew"; }
+    ! grep -q "after step 0 " "$work/np$np.log" || fail "the run began with an evaluation again"
+    equal whole np$np $files
+    echo "$steps steps on 1 rank = $saved steps on $np ranks, killed, the rest on $next"
+done
