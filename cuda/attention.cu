@@ -3,7 +3,6 @@
  * attention.cuh: a split's sums start from nothing and are merged into the row's total, which costs a second set of sums in registers
  * and gives decoding the freedom to compute splits apart. */
 #include "cuda/attention.cuh"
-#include "cuda/attention.h"
 #include "cuda/ops.h"
 
 /* o = softmax(scale q k^T) v, row by row.

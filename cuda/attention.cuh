@@ -16,13 +16,14 @@
 #ifndef RLHF_CUDA_ATTENTION_CUH
 #define RLHF_CUDA_ATTENTION_CUH
 
+#include "cuda/attention.h"
 #include "cuda/cuda.h"
 #include "cuda/load.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/reduce.cuh"
 
 enum { KEY_TILE = 64, SPLIT_TILES = 4, SPLIT_KEYS = SPLIT_TILES * KEY_TILE, MMA_ROWS = 16 };
-enum { ATTENTION_WARPS = 4, ATTENTION_THREADS = ATTENTION_WARPS * WARP, HEAD_DIM_MOST = 256 };
+enum { ATTENTION_WARPS = 4, ATTENTION_THREADS = ATTENTION_WARPS * WARP };
 
 /* The part of struct attention that kernels need. */
 struct attention_shape {

@@ -10,7 +10,6 @@
  * terms often cancel, so p and ds enter the products with 16 bits (tile_values): with 8, single elements are off by more than 1 %.
  */
 #include "cuda/attention.cuh"
-#include "cuda/attention.h"
 #include "cuda/ops.h"
 
 /* Rows of a passing tile: those of the second kernel are smaller where its sums fill the registers. */

@@ -3,7 +3,6 @@
  * bits. The grid covers the cache's length; warps beyond a sequence's position end at once, so a recorded program serves all lengths.
  */
 #include "cuda/attention.cuh"
-#include "cuda/attention.h"
 #include "cuda/ops.h"
 
 /* Rows (sequence, head, split) of partial results at a time: more sequences than that holds are computed in turns. 32768 rows are a

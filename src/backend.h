@@ -27,7 +27,7 @@
 #endif
 typedef BACKEND_ACT act_t;
 
-enum { BACKEND_ABI = 3, LINEAR_ADAPTERS = 2, GROUP_MAX = 4, DEVICE_ID_BYTES = 16, REDUCE_ID_BYTES = 128 };
+enum { BACKEND_ABI = 4, LINEAR_ADAPTERS = 2, GROUP_MAX = 4, DEVICE_ID_BYTES = 16, REDUCE_ID_BYTES = 128 };
 
 struct text;
 
@@ -161,7 +161,7 @@ struct backend_ops {
     enum dtype act;      /* of activations */
     const char *name;    /* "cpu", "cuda" */
     int width_multiple;  /* the model's widths (hidden, intermediate, head size) are multiples of it */
-    int width_most, rank_most; /* the largest width, and the largest rank of adapters */
+    int width_most, head_dim_most, rank_most; /* the largest width, size of a head, rank of adapters */
     int decode_multiple; /* a decode batch has a multiple of so many sequences (the rest idle, in slot kv_cache.slots - 1) */
     int trains_weights;  /* 1: masters, norms and embeddings may be trained; 0: adapters and the scalar head only */
     int host_memory;     /* 1: memory of the device is the host's */
@@ -183,6 +183,7 @@ struct backend_ops {
     void (*program_end)(struct backend *be);
     /* Scratch that the operations need for up to max_tokens rows of these widths, with this many threads. */
     size_t (*workspace_bytes)(struct backend *be, int max_tokens, int max_in, int max_out, int max_seq, int head_dim, int vocab);
+    /* Operations use the largest workspace that was set. */
     void (*workspace_set)(struct backend *be, void *workspace, size_t bytes);
 
     /* --- load --- */

@@ -45,16 +45,21 @@ static int open_files(struct engine *e)
 static int check_widths(const struct engine *e)
 {
     const struct arch *a = &e->folder.arch;
+    const struct backend_ops *ops = e->be.ops;
     const struct {
         const char *name;
-        int width;
-    } widths[] = {{"hidden_size", a->hidden}, {"intermediate_size", a->intermediate}, {"the head size", a->head_dim}};
-    const int multiple = e->be.ops->width_multiple;
+        int width, most;
+    } widths[] = {{"hidden_size", a->hidden, ops->width_most},
+                  {"intermediate_size", a->intermediate, ops->width_most},
+                  {"the width of the embeddings", a->embedding_width, ops->width_most},
+                  {"the head size", a->head_dim, ops->head_dim_most},
+                  {"the width of all heads", a->heads * a->head_dim, ops->width_most}};
+    const int multiple = ops->width_multiple;
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
-        if (widths[i].width % multiple != 0 || widths[i].width > e->be.ops->width_most)
+        if (widths[i].width % multiple != 0 || widths[i].width > widths[i].most)
             return error_set(ERR_FILE, "%s: %s is %d: the %s backend needs a multiple of %d up to %d; set run.device = \"cpu\"",
-                             e->settings->model.path, widths[i].name, widths[i].width, e->be.ops->name, multiple,
-                             e->be.ops->width_most);
+                             e->settings->model.path, widths[i].name, widths[i].width, ops->name, multiple,
+                             widths[i].most);
     return 0;
 }
 
