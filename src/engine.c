@@ -147,11 +147,10 @@ static int build_model(struct engine *e)
                               .outlier_threshold = (float)s->outlier_threshold,
                               .train_all = e->need.all_weights};
     model_init(&e->model, &e->folder.arch, &e->be, &o);
-    if (e->need.adapters && e->peft.r > e->be.ops->rank_most)
-        return error_set(ERR_INPUT, "the adapters' rank is %d (lora.r, or model.adapter's): the %s backend takes up to %d", e->peft.r,
-                         e->be.ops->name, e->be.ops->rank_most);
     if (e->need.adapters)
         TRY(lora_attach(&e->model, &e->peft, (uint64_t)e->settings->run.seed));
+    for (int i = 0; i < e->need.n_frozen; i++)
+        TRY(lora_attach_frozen(&e->model, e->need.frozen[i]) < 0 ? -1 : 0);
     if (e->need.value_head)
         model_add_value_head(&e->model);
     if (e->need.train)
@@ -310,6 +309,8 @@ static int fill(struct engine *e)
         lora_init(m, seed);
     if (e->settings->model.adapter[0])
         TRY(lora_read(m, &e->adapter, e->settings->model.adapter));
+    for (int i = 0; i < e->need.n_frozen; i++)
+        TRY(lora_read_frozen(m, e->need.frozen[i], 1 + i));
     return 0;
 }
 

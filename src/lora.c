@@ -7,9 +7,16 @@
 #include <math.h>
 #include <stdlib.h>
 
+static int check_rank(const struct model *m, int r, const char *what)
+{
+    const int most = m->be->ops->rank_most;
+    return r <= most ? 0 : error_set(ERR_INPUT, "%s: rank %d; the %s backend takes up to %d", what, r, m->be->ops->name, most);
+}
+
 int lora_attach(struct model *m, const struct peft_config *config, uint64_t seed)
 {
     const struct arch *arch = m->arch;
+    TRY(check_rank(m, config->r, "lora.r, or model.adapter's"));
     bool *match = calloc((size_t)arch->layers * ARCH_LINEARS_MAX, sizeof *match);
     CHECK(match, "out of memory");
     int n = peft_match_all(match, &config->target_modules, arch);
@@ -20,7 +27,7 @@ int lora_attach(struct model *m, const struct peft_config *config, uint64_t seed
             if (!match[i * ARCH_LINEARS_MAX + j])
                 continue;
             arch_module_name(module, sizeof module, arch, i, (enum arch_slot)j);
-            struct lora *lora = &m->layer[i].lora[j];
+            struct lora *lora = &m->layer[i].lora[0][j];
             *lora = (struct lora){.r = config->r,
                                   .scale = (float)peft_scale(config),
                                   .dropout = (float)config->lora_dropout,
@@ -32,6 +39,24 @@ int lora_attach(struct model *m, const struct peft_config *config, uint64_t seed
     }
     free(match);
     return n > 0 ? 0 : -1;
+}
+
+int lora_attach_frozen(struct model *m, const struct peft_adapter *adapter)
+{
+    const int index = m->n_frozen + 1;
+    const char *file = adapter->weights.file[0].path;
+    if (index >= LINEAR_ADAPTERS)
+        return error_set(ERR_INPUT, "%s: one adapter too many; a model takes %d beside the trained one", file, LINEAR_ADAPTERS - 1);
+    TRY(check_rank(m, adapter->config.r, file));
+    for (int i = 0; i < adapter->n; i++) {
+        const struct peft_pair *p = &adapter->pair[i];
+        struct lora *lora = &m->layer[p->layer].lora[index][p->slot];
+        *lora = (struct lora){
+            .r = adapter->config.r, .scale = (float)peft_scale(&adapter->config), .offset_a = -1, .offset_b = -1};
+        m->layer[p->layer].linear[p->slot].adapter[index] = lora;
+    }
+    m->n_frozen = index;
+    return index;
 }
 
 /* n values uniform in [-bound, bound), element i from the key alone */
@@ -63,13 +88,13 @@ void lora_init(struct model *m, uint64_t seed)
     model_refresh(m);
 }
 
-static int read_tensor(struct model *m, int64_t offset, const struct safetensors_entry *e)
+static int read_tensor(struct model *m, float *to, const struct safetensors_entry *e)
 {
     float *values = malloc((size_t)e->n * sizeof *values);
     CHECK(values, "out of memory");
     int rc = safetensors_floats(values, e, 0, e->n);
     if (!rc)
-        m->be->ops->copy_in(m->be, m->trainable.value + offset, values, (size_t)e->n * sizeof *values);
+        m->be->ops->copy_in(m->be, to, values, (size_t)e->n * sizeof *values);
     free(values);
     return rc;
 }
@@ -80,8 +105,8 @@ int lora_read(struct model *m, const struct peft_adapter *adapter, const char *f
         const struct peft_pair *p = &adapter->pair[i];
         const struct lora *lora = m->layer[p->layer].linear[p->slot].adapter[0];
         CHECK(lora, "an adapter's module was not attached");
-        TRY(read_tensor(m, lora->offset_a, p->a));
-        TRY(read_tensor(m, lora->offset_b, p->b));
+        TRY(read_tensor(m, lora->a, p->a));
+        TRY(read_tensor(m, lora->b, p->b));
     }
     int rc = 0;
     if (m->value_offset >= 0) {
@@ -98,6 +123,21 @@ int lora_read(struct model *m, const struct peft_adapter *adapter, const char *f
     }
     model_refresh(m);
     return rc;
+}
+
+int lora_read_frozen(struct model *m, const struct peft_adapter *adapter, int index)
+{
+    for (int i = 0; i < adapter->n; i++) {
+        const struct peft_pair *p = &adapter->pair[i];
+        struct linear *l = &m->layer[p->layer].linear[p->slot];
+        struct lora *lora = l->adapter[index];
+        CHECK(lora && lora->offset_a < 0, "a frozen adapter's module was not attached");
+        TRY(read_tensor(m, lora->a, p->a));
+        TRY(read_tensor(m, lora->b, p->b));
+        m->be->ops->linear_refresh(m->be, l);
+        lora->packed = true;
+    }
+    return 0;
 }
 
 int lora_write(const struct model *m, const struct peft_config *config, const char *folder)

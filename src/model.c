@@ -108,6 +108,19 @@ static void layout_norm(struct model *m, struct norm *n, struct arena *a)
     n->bias = bias ? floats(a, MEM_SCALES, (size_t)m->arch->hidden) : NULL;
 }
 
+static void layout_lora(struct model *m, const struct linear *l, struct lora *lora, struct arena *a)
+{
+    if (lora->offset_a >= 0) {
+        lora->a = m->trainable.value ? m->trainable.value + lora->offset_a : NULL;
+        lora->b = m->trainable.value ? m->trainable.value + lora->offset_b : NULL;
+    } else {
+        lora->a = floats(a, MEM_ADAPTERS, (size_t)lora->r * (size_t)l->in);
+        lora->b = floats(a, MEM_ADAPTERS, (size_t)l->out * (size_t)lora->r);
+    }
+    lora->a_packed = arena_take(a, MEM_ADAPTERS, m->be->ops->lora_packed_bytes(m->be, l, lora->r));
+    lora->b_packed = NULL; /* the backend finds B after A in the same block */
+}
+
 static void layout_weights(struct model *m, struct arena *a)
 {
     const struct arch *arch = m->arch;
@@ -120,14 +133,9 @@ static void layout_weights(struct model *m, struct arena *a)
             if (!l->linear[j].out)
                 continue;
             layout_linear(m, &l->linear[j], a, MEM_WEIGHTS, arch->linear[j].bias);
-            if (l->linear[j].adapter[0]) {
-                struct lora *lora = l->linear[j].adapter[0];
-                size_t packed = m->be->ops->lora_packed_bytes(m->be, &l->linear[j], lora->r);
-                lora->a = m->trainable.value ? m->trainable.value + lora->offset_a : NULL;
-                lora->b = m->trainable.value ? m->trainable.value + lora->offset_b : NULL;
-                lora->a_packed = arena_take(a, MEM_ADAPTERS, packed);
-                lora->b_packed = NULL; /* the backend finds B after A in the same block */
-            }
+            for (int k = 0; k <= m->n_frozen; k++)
+                if (l->linear[j].adapter[k])
+                    layout_lora(m, &l->linear[j], l->linear[j].adapter[k], a);
         }
     }
     layout_norm(m, &m->final, a);
