@@ -44,6 +44,7 @@ struct engine {
     struct gradient gradient; /* of tasks that train */
     struct peft_config peft; /* of the adapters: model.adapter's, else lora.*; what is written says the same */
     struct peft_adapter adapter; /* model.adapter, opened; engine_plan takes its config */
+    struct peft_adapter reference; /* model.ref_adapter, opened, where it is a folder */
     struct arena arena;
     struct engine_need need;
     struct model_shape shape;

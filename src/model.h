@@ -73,7 +73,8 @@ struct model {
     struct layer *layer; /* [layers] */
     struct attention attention;
     struct trainable trainable;
-    int n_frozen; /* adapters 1 .. n_frozen of the linear layers */
+    int n_frozen;  /* adapters 1 .. n_frozen of the linear layers */
+    int reference; /* adapter of the reference policy's passes: -1: none, the weights alone; else a frozen one */
     int64_t value_offset; /* of the value head's w [H] and bias [1] in the trainable vector; -1: none */
     struct score_head score;
 
