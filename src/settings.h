@@ -78,13 +78,14 @@ struct settings_model {
     enum quantization quantization;
     enum matmul_choice matmul;
     double outlier_threshold;
-    char *adapter;
+    char *adapter, *ref_adapter;
 };
 
 struct settings_lora {
     int64_t r, lora_alpha;
     double lora_dropout;
     struct settings_strings target_modules; /* n == 0: the family's defaults */
+    struct settings_strings exclude_modules;
     bool use_rslora;
 };
 
