@@ -45,7 +45,6 @@ enum kl_choice { KL_CHOICE_KL, KL_CHOICE_ABS, KL_CHOICE_MSE, KL_CHOICE_K3 };
 enum evaluate_choice { EVALUATE_CHOICE_AUTO, EVALUATE_CHOICE_TEXTS, EVALUATE_CHOICE_RESPONSES };
 enum truncation { TRUNCATION_KEEP_START, TRUNCATION_KEEP_END, TRUNCATION_ERROR };
 enum packing { PACKING_AUTO, PACKING_WRAPPED, PACKING_NONE };
-enum truncation { TRUNCATION_KEEP_START, TRUNCATION_KEEP_END, TRUNCATION_ERROR };
 enum reward_loss { REWARD_LOSS_PAIRWISE, REWARD_LOSS_CROSS_ENTROPY };
 enum scheduler_type {
     SCHEDULER_CONSTANT,
@@ -80,13 +79,14 @@ struct settings_model {
     enum quantization quantization;
     enum matmul_choice matmul;
     double outlier_threshold;
-    char *adapter;
+    char *adapter, *ref_adapter;
 };
 
 struct settings_lora {
     int64_t r, lora_alpha;
     double lora_dropout;
     struct settings_strings target_modules; /* n == 0: the family's defaults */
+    struct settings_strings exclude_modules;
     bool use_rslora;
 };
 

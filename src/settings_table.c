@@ -78,8 +78,12 @@ const struct setting_row settings_rows[] = {
     STRING(model.adapter, .required = T(MERGE), .example = "",
            .doc = "PEFT folder of an adapter to start from, to merge or to evaluate. Its r, alpha, "
                   "modules and rslora take the place of lora.* (but for lora_dropout), and the value "
-                  "head beside it is taken up where there is one; the reference policy is the model "
-                  "without it."),
+                  "head beside it is taken up where there is one."),
+
+    STRING(model.ref_adapter, .standard = "none", .by_task = "ppo=start dpo=start",
+           .doc = "The reference policy, which KL is measured against: none: the model without adapters; start: model.adapter as the "
+                  "run starts from it (as TRL does; without model.adapter the same as none); else a PEFT folder. In a run that "
+                  "evaluates a policy of ppo, give what ppo had."),
 
     INT(lora.r, 1, 4096, .standard = "16", .doc = "Rank of the adapters."),
     INT(lora.lora_alpha, 1, SIZE_LIMIT, .standard = "32",
@@ -87,7 +91,9 @@ const struct setting_row settings_rows[] = {
     FLOAT(lora.lora_dropout, 0, 0.99, .standard = "0", .by_task = "sft=0.05 reward=0.05",
           .doc = "Dropout on their input while training."),
     STRINGS(lora.target_modules, .doc = "Names of the linear layers that get adapters; [] takes "
-                                        "the defaults of the model family."),
+                                        "the defaults of the model family, [\"all-linear\"] all of the blocks. One entry with an "
+                                        "operator in it is a regular expression for the whole path of a layer."),
+    STRINGS(lora.exclude_modules, .doc = "Names, or one regular expression, of layers that get none all the same."),
     BOOL(lora.use_rslora, .standard = "false", .doc = "Scale by lora_alpha / sqrt(r) instead."),
 
     STRING(data.path, .required = T_ALL & ~T(MERGE), .example = "input/tiny/prompts.jsonl",
@@ -274,8 +280,8 @@ const struct setting_row settings_rows[] = {
                "the reference's, to samples.jsonl every so many steps; 0: never."),
     INT(run.eval_steps, 0, SIZE_LIMIT, .standard = "0",
         .doc = "Evaluate on data.eval_path every so many steps: eval/.. in metrics.jsonl, and adapter-best/ of the best so far. "
-               "ppo: score of the policy's and the reference's responses, sampled and greedy, and KL; sft, reward: loss. "
-               "0: never."),
+               "ppo: score of the policy's and the reference's responses, sampled and greedy, and KL; sft, reward: loss, "
+               "at the start and the end in any case. 0: never."),
     DURATION(run.max_walltime, .standard = "0",
              .doc = "Stop with a checkpoint and exit code 75 in time for this limit: seconds or "
                     "\"HH:MM:SS\" "

@@ -95,6 +95,8 @@ static size_t workspace_bytes(struct backend *be, int max_tokens, int max_in, in
 
 static void workspace_set(struct backend *be, void *workspace, size_t bytes)
 {
+    if (bytes <= cpu_state(be)->workspace_bytes)
+        return;
     cpu_state(be)->workspace = workspace;
     cpu_state(be)->workspace_bytes = bytes;
 }
@@ -136,6 +138,7 @@ const struct backend_ops CPU(cpu_table) = {
     .name = "cpu",
     .width_multiple = 1,
     .width_most = INT_MAX,
+    .head_dim_most = INT_MAX,
     .rank_most = INT_MAX,
     .decode_multiple = 1,
     .trains_weights = 1,

@@ -24,7 +24,6 @@ data 1 '{"review": "a"}\n' 'data:1: no field "text"; there is "review"'
 data 1 '{"prompt": "I watched"}\n' 'data:1: no field'
 data 1 '{"prompt": "I watched", "completion": 3}\n' 'data:1: the field "completion" is an integer'
 data 1 '{"text": "a film"}\n{"text": "a\n' 'data:2: not valid JSON'
-data 1 '{"messages": [{"role": "user", "content": "Hello"}]}\n' 'chat template'
 data 1 '{"input_ids": [3, 512]}\n' 'data:1: input_ids holds 512'
 data 1 '{"input_ids": [3]}\n' 'data: no row has a token to learn'
 data 1 '{"text": "a film"}\n' 'data: no row has a token to learn' -s data.max_length=1

@@ -93,7 +93,7 @@ static void bench_open(struct bench *b, const char *name, int sequences)
     assert_non_null(b->root);
     read_examples(b);
     done(safetensors_open(&b->expected, in_folder(b, "sft.safetensors")));
-    done(hf_folder_open(&e->folder, b->path));
+    done(hf_folder_open(&e->folder, b->path, ARCH_LANGUAGE_MODEL));
     done(backend_open(&e->be, &(struct backend_choice){.device = "cpu", .threads = 2}));
     const enum dtype file = (enum dtype)hf_folder_find(&e->folder, ROLE_EMBEDDING, 0, 0, false)->dtype;
     model_init(&e->model, &e->folder.arch, &e->be, &(struct model_options){.dtype = file, .file_dtype = file});

@@ -94,6 +94,7 @@ static void bench_open(struct bench *b, const char *name, bool adapter, bool tra
     if (adapter) {
         done(peft_open(&b->adapter, in_folder(b, "adapter"), &b->folder.arch));
         done(lora_attach(&b->model, &b->adapter.config, 1));
+        assert_int_equal(lora_attach_frozen(&b->model, &b->adapter), 1);
         model_add_value_head(&b->model);
     }
     layout(b);
@@ -103,6 +104,8 @@ static void bench_open(struct bench *b, const char *name, bool adapter, bool tra
     done(weights_read(&b->model, &b->folder));
     if (adapter)
         done(lora_read(&b->model, &b->adapter, in_folder(b, "adapter")));
+    if (adapter)
+        done(lora_read_frozen(&b->model, &b->adapter, 1));
     arena_freeze(&b->arena);
 }
 
@@ -265,6 +268,44 @@ static void test_decode_equals_training_pass(void **state)
     (void)state;
     check_decode("neox-parallel");
     check_decode("llama-gqa");
+}
+
+/* The frozen adapter is the trained one's equal, bit for bit, and stays when that one is trained. */
+static void check_frozen_adapter(const char *name)
+{
+    struct bench b;
+    int32_t ids[SEQUENCES][LONGEST];
+    int length[SEQUENCES];
+    float logprob[4][LONGEST];
+    bench_open(&b, name, true, false);
+    json_t *root = read_json(&b, "expected.json");
+    read_ids(root, ids, length);
+    const size_t bytes = (size_t)(length[0] - 1) * sizeof(float);
+    const int adapter[] = {0, 1, -1, 1};
+    for (int i = 0; i < 4; i++) {
+        struct sequence s = {.ids = ids[0], .n = length[0], .first = 1, .logprob = logprob[i]};
+        struct model_pass pass = {.adapter = adapter[i]};
+        done(micro_batch_forward(&b.mb, &s, 1, &pass, 1.0f));
+        if (i == 2) {
+            b.be.ops->zero(&b.be, b.model.trainable.value, (size_t)b.model.trainable.n * sizeof(float));
+            model_refresh(&b.model);
+        }
+    }
+    assert_memory_equal(logprob[0], logprob[1], bytes);
+    assert_memory_not_equal(logprob[0], logprob[2], bytes);
+    assert_memory_equal(logprob[0], logprob[3], bytes);
+    for (int i = 2; i < LINEAR_ADAPTERS; i++)
+        assert_int_equal(lora_attach_frozen(&b.model, &b.adapter), i);
+    assert_int_equal(lora_attach_frozen(&b.model, &b.adapter), -1);
+    json_decref(root);
+    bench_close(&b);
+}
+
+static void test_frozen_adapter_beside_the_trained_one(void **state)
+{
+    (void)state;
+    check_frozen_adapter("neox-parallel");
+    check_frozen_adapter("llama-gqa");
 }
 
 /* |got - want| <= 1e-4 |want|, by the norm of the tensor: PyTorch sums in float32 too */
@@ -450,6 +491,7 @@ int main(void)
         cmocka_unit_test(test_forward_llama_grouped_query),
         cmocka_unit_test(test_forward_llama_untied_rope_scaling),
         cmocka_unit_test(test_decode_equals_training_pass),
+        cmocka_unit_test(test_frozen_adapter_beside_the_trained_one),
         cmocka_unit_test(test_ppo_gradients_neox),
         cmocka_unit_test(test_ppo_gradients_llama),
         cmocka_unit_test(test_all_weights_neox),
