@@ -33,6 +33,11 @@ const char *arch_pooler_module(const struct arch *a)
     return a->family->name.pooler;
 }
 
+const char *arch_classifier_class(const struct arch *a)
+{
+    return a->family->classifier;
+}
+
 const char *arch_head_module(const struct arch *a)
 {
     return a->use == ARCH_LANGUAGE_MODEL ? a->family->name.head : a->family->name.score;

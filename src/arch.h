@@ -170,6 +170,7 @@ const char *arch_prefix(const struct arch *a);
 const char *arch_embedding_module(const struct arch *a); /* "gpt_neox.embed_in" */
 const char *arch_score_module(const struct arch *a);     /* "score", "classifier", "classifier.out_proj" */
 const char *arch_pooler_module(const struct arch *a);    /* "pre_classifier"; NULL without a pooler */
+const char *arch_classifier_class(const struct arch *a); /* "LlamaForSequenceClassification": transformers' name */
 const char *arch_head_module(const struct arch *a);      /* of this use: "embed_out", else the score's */
 
 int64_t arch_parameters(const struct arch *a); /* elements of all tensors */

@@ -75,7 +75,10 @@ void banner_example(const struct tokenizer *t, const int32_t *ids, int n, int fi
         text_add_string(&shown, " ..");
         banner_tokens(&shown, t, ids + n - END_SHOWN, END_SHOWN);
     }
-    log_line("the first, %d tokens, of which the last %d are to be learnt (special ones in \xc2\xab \xc2\xbb):%s", n, n - first,
+    if (first == n)
+        log_line("the first, %d tokens (special ones in \xc2\xab \xc2\xbb):%s", n, text_string(&shown));
+    else
+        log_line("the first, %d tokens, of which the last %d are to be learnt (special ones in \xc2\xab \xc2\xbb):%s", n, n - first,
              text_string(&shown));
     text_free(&shown);
 }

@@ -27,10 +27,11 @@ static enum dtype file_dtype(const struct engine *e)
 static int open_files(struct engine *e)
 {
     const struct settings_model *m = &e->settings->model;
+    const enum arch_use use = e->settings->task == TASK_REWARD ? ARCH_BACKBONE : ARCH_LANGUAGE_MODEL;
     if (m->init == MODEL_INIT_RANDOM)
-        TRY(arch_read(&e->folder.arch, m->path, ARCH_LANGUAGE_MODEL));
+        TRY(arch_read(&e->folder.arch, m->path, use));
     else
-        TRY(hf_folder_open(&e->folder, m->path, ARCH_LANGUAGE_MODEL));
+        TRY(hf_folder_open(&e->folder, m->path, use));
     const char *tokenizer = e->settings->pretrain.tokenizer[0] ? e->settings->pretrain.tokenizer : m->path;
     TRY(tokenizer_open(&e->tokenizer, tokenizer));
     if (tokenizer_vocab_size(e->tokenizer) > e->folder.arch.vocab)
@@ -181,6 +182,8 @@ static int build_model(struct engine *e)
     }
     if (e->need.value_head)
         model_add_value_head(&e->model);
+    if (e->need.scores)
+        model_add_score_head(&e->model, e->need.scores, e->folder.arch.score_bias, true, arch_head_module(&e->folder.arch));
     if (e->need.train)
         gradient_init(&e->gradient, &e->model, e->comm, e->settings->run.share_device);
     return 0;
@@ -238,6 +241,11 @@ static int memory_limit(struct engine *e, double *bytes)
     return 0;
 }
 
+static int larger(int a, int b)
+{
+    return a > b ? a : b;
+}
+
 int engine_plan(struct engine *e, const struct engine_need *need)
 {
     if (need->all_weights && !e->be.ops->trains_weights)
@@ -251,6 +259,7 @@ int engine_plan(struct engine *e, const struct engine_need *need)
     TRY(build_model(e));
     double limit = 0;
     TRY(memory_limit(e, &limit));
+    const int least = larger(need->micro_least, 1);
     int micro = need->micro_batch, slots = need->slots, kept = need->train ? layers : 0;
     for (;;) {
         double total = INFINITY; /* a pass of more tokens than an int can count */
@@ -262,8 +271,8 @@ int engine_plan(struct engine *e, const struct engine_need *need)
             return 0;
         if (kept > 1)
             kept = 1;
-        else if (micro > 1)
-            micro = (micro + 1) / 2;
+        else if (micro > least)
+            micro = larger((micro + 1) / 2, least);
         else if (slots > 1) {
             slots = (slots + 1) / 2;
             micro = need->micro_batch;
@@ -333,8 +342,10 @@ static int fill(struct engine *e)
         else
             TRY(weights_read(m, &e->folder));
     }
-    if (e->need.adapters || e->need.value_head)
+    if (e->need.adapters || e->need.value_head || e->need.scores)
         lora_init(m, seed);
+    if (e->need.scores && e->settings->model.init == MODEL_INIT_WEIGHTS)
+        TRY(lora_read_score(m, &e->folder.weights));
     if (e->settings->model.adapter[0])
         TRY(lora_read(m, &e->adapter, e->settings->model.adapter));
     for (int i = 0; i < e->need.n_frozen; i++)

@@ -22,9 +22,11 @@ struct engine_need {
     int longest;      /* tokens of the longest sequence */
     int longest_targets; /* targets of a sequence at most */
     int micro_batch;  /* sequences of a micro-batch wanted */
+    int micro_least;  /* and needed: 0 is 1 */
     int slots;        /* sequences to decode at once wanted; 0: no generation */
     bool train;       /* backward too */
     bool adapters, value_head, all_weights;
+    int scores;       /* outputs of a score head to train; 0: none. The folder is read as ARCH_BACKBONE for task = "reward" */
     const struct peft_adapter *frozen[LINEAR_ADAPTERS - 1]; /* more adapters on the same weights, opened for e->folder.arch: */
     int n_frozen;                                           /* frozen[i] is adapter 1 + i of passes */
     void (*layout)(void *context, struct arena *a); /* of what the algorithm itself works in, on the host; or NULL */

@@ -217,6 +217,13 @@ static int copy_if_there(const char *folder, const char *source, const char *nam
     return rc;
 }
 
+int hf_folder_copy_tokenizer(const char *folder, const char *source)
+{
+    for (size_t i = 0; i < sizeof tokenizer_files / sizeof *tokenizer_files; i++)
+        TRY(copy_if_there(folder, source, tokenizer_files[i]));
+    return 0;
+}
+
 int hf_folder_write_config(const char *folder, const struct arch *a, enum dtype dtype,
                            const char *source)
 {
@@ -224,8 +231,7 @@ int hf_folder_write_config(const char *folder, const struct arch *a, enum dtype 
     TRY(arch_write_config(a, folder, dtype));
     if (!source)
         return 0;
-    for (size_t i = 0; i < sizeof tokenizer_files / sizeof *tokenizer_files; i++)
-        TRY(copy_if_there(folder, source, tokenizer_files[i]));
+    TRY(hf_folder_copy_tokenizer(folder, source));
     return copy_if_there(folder, source, "generation_config.json");
 }
 

@@ -5,7 +5,9 @@
 #include "log.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static int check_rank(const struct model *m, const struct linear *l, int r, const char *module)
 {
@@ -94,6 +96,9 @@ void lora_init(struct model *m, uint64_t seed)
     if (m->value_offset >= 0)
         fill_uniform(m, m->value_offset, arch->hidden + 1, 1.0f / sqrtf((float)arch->hidden),
                      rng_key(seed, RNG_INIT_VALUE_HEAD, 0, 0));
+    if (m->score.offset >= 0)
+        fill_uniform(m, m->score.offset, (int64_t)m->score.n * arch->embedding_width, 0.02f * sqrtf(3.0f),
+                     rng_key(seed, RNG_INIT_VALUE_HEAD, 1, 0));
     model_refresh(m);
 }
 
@@ -106,6 +111,52 @@ static int read_tensor(struct model *m, float *to, const struct safetensors_entr
         m->be->ops->copy_in(m->be, to, values, (size_t)e->n * sizeof *values);
     free(values);
     return rc;
+}
+
+/* Tensors of the score head by their names in the model, as modules of a file or of an adapter name them. */
+struct score_tensors {
+    char weight[ARCH_NAME_MAX + 8], bias[ARCH_NAME_MAX + 8];
+};
+
+static struct score_tensors score_tensors(const struct arch *a)
+{
+    struct score_tensors t;
+    snprintf(t.weight, sizeof t.weight, "%s.weight", arch_head_module(a));
+    snprintf(t.bias, sizeof t.bias, "%s.bias", arch_head_module(a));
+    return t;
+}
+
+static bool fits_score(const struct model *m, const struct safetensors_entry *weight, const struct safetensors_entry *bias)
+{
+    return weight && weight->n_dims == 2 && weight->shape[0] == m->score.n && weight->shape[1] == m->arch->embedding_width &&
+           (!m->score.has_bias || (bias && bias->n == m->score.n));
+}
+
+static int read_score(struct model *m, const struct safetensors_entry *weight, const struct safetensors_entry *bias)
+{
+    TRY(read_tensor(m, m->score.weight, weight));
+    return m->score.has_bias ? read_tensor(m, m->score.bias, bias) : 0;
+}
+
+int lora_read_score(struct model *m, const struct safetensors *weights)
+{
+    const struct score_tensors t = score_tensors(m->arch);
+    const struct safetensors_entry *weight = safetensors_find(weights, t.weight), *bias = safetensors_find(weights, t.bias);
+    const bool found = fits_score(m, weight, bias);
+    log_line("score head: %s", found ? "from the model's folder" : weight ? "new, as the folder's has another shape" : "new");
+    return found ? read_score(m, weight, bias) : 0;
+}
+
+static int read_saved_score(struct model *m, const struct peft_adapter *adapter, const char *folder)
+{
+    const struct score_tensors t = score_tensors(m->arch);
+    const struct safetensors_entry *weight = peft_find_saved(adapter, t.weight), *bias = peft_find_saved(adapter, t.bias);
+    if (!weight)
+        return 0;
+    if (!fits_score(m, weight, bias))
+        return error_set(ERR_FILE, "%s: %s is not of %d scores of %d inputs each: the data have other classes", folder, t.weight,
+                         m->score.n, m->arch->embedding_width);
+    return read_score(m, weight, bias);
 }
 
 int lora_read(struct model *m, const struct peft_adapter *adapter, const char *folder)
@@ -130,6 +181,8 @@ int lora_read(struct model *m, const struct peft_adapter *adapter, const char *f
             log_line("value head: %s", found ? "from beside the adapter" : "none beside the adapter, a new one");
         free(head);
     }
+    if (!rc && m->score.offset >= 0)
+        rc = read_saved_score(m, adapter, folder);
     model_refresh(m);
     return rc;
 }
@@ -149,6 +202,48 @@ int lora_read_frozen(struct model *m, const struct peft_adapter *adapter, int in
     return 0;
 }
 
+/* What is written for modules_to_save. */
+struct saved {
+    struct safetensors_out tensor[4];
+    int n;
+    struct score_tensors names;
+    char pooler[2][ARCH_NAME_MAX]; /* weight, bias */
+    float *values;                 /* of the pooler; owned */
+};
+
+/* A pooler outside the encoder proper is part of the classifier: PEFT saves its module with the head (RoBERTa's), and files of the
+ * encoder lack it (DistilBERT's). */
+static void add_pooler(struct saved *s, const struct model *m)
+{
+    const struct arch *a = m->arch;
+    const int64_t H = a->hidden;
+    if (!a->pooler)
+        return;
+    for (int i = 0; i < 2; i++)
+        arch_tensor_name(s->pooler[i], sizeof s->pooler[i], a, ROLE_POOLER, 0, 0, i == 1);
+    if (!strncmp(s->pooler[0], arch_prefix(a), strlen(arch_prefix(a))))
+        return;
+    s->values = malloc((size_t)(H * H + H) * sizeof *s->values);
+    CHECK(s->values, "out of memory");
+    m->be->ops->linear_get_rows(m->be, &m->pooler, s->values, 0, (int)H);
+    m->be->ops->copy_out(m->be, s->values + H * H, m->pooler.bias, (size_t)H * sizeof *s->values);
+    s->tensor[s->n++] = (struct safetensors_out){s->pooler[0], DTYPE_F32, 2, {H, H}, s->values};
+    s->tensor[s->n++] = (struct safetensors_out){s->pooler[1], DTYPE_F32, 1, {H}, s->values + H * H};
+}
+
+static void add_score(struct saved *s, const struct model *m, const float *trainable)
+{
+    const int64_t width = m->arch->embedding_width;
+    if (m->score.offset < 0)
+        return;
+    add_pooler(s, m);
+    const float *weight = trainable + m->score.offset;
+    s->names = score_tensors(m->arch);
+    s->tensor[s->n++] = (struct safetensors_out){s->names.weight, DTYPE_F32, 2, {m->score.n, width}, weight};
+    if (m->score.has_bias)
+        s->tensor[s->n++] = (struct safetensors_out){s->names.bias, DTYPE_F32, 1, {m->score.n}, weight + m->score.n * width};
+}
+
 int lora_write(const struct model *m, const struct peft_config *config, const char *folder)
 {
     const struct arch *arch = m->arch;
@@ -164,9 +259,12 @@ int lora_write(const struct model *m, const struct peft_config *config, const ch
             if (lora)
                 out[n++] = (struct peft_out){i, (enum arch_slot)j, host + lora->offset_a, host + lora->offset_b};
         }
-    int rc = peft_write(folder, config, arch, out, n, NULL, 0);
+    struct saved saved = {0};
+    add_score(&saved, m, host);
+    int rc = peft_write(folder, config, arch, out, n, saved.tensor, saved.n);
     if (!rc && m->value_offset >= 0)
         rc = peft_write_value_head(folder, host + m->value_offset, host[m->value_offset + arch->hidden], arch->hidden);
+    free(saved.values);
     free(host);
     free(out);
     return rc;

@@ -20,14 +20,20 @@ int lora_attach_frozen(struct model *m, const struct peft_adapter *adapter);
 int lora_read_frozen(struct model *m, const struct peft_adapter *adapter, int index);
 
 /* First values: A uniform in +-1/sqrt(in) (Kaiming with a = sqrt 5), B zero; value head uniform in +-1/sqrt(H), bias too
- * (torch's Linear). Functions of the seed alone. */
+ * (torch's Linear); score head uniform with standard deviation 0.02 (transformers' initializer_range), bias zero. Functions of the
+ * seed alone. */
 void lora_init(struct model *m, uint64_t seed);
 
-/* Values from a PEFT folder that was opened for this architecture and attached with its own configuration, and from the
- * value head beside it, where there is one (else the head keeps its first values). Errors: unreadable tensors. */
+/* The trained score head from a model folder that holds one of its shape; else it keeps its values. Errors: unreadable tensors. */
+int lora_read_score(struct model *m, const struct safetensors *weights);
+
+/* Values from a PEFT folder that was opened for this architecture and attached with its own configuration, from the value head
+ * beside it, and of the score head among its modules_to_save, where they are there (else the heads keep their values). Errors:
+ * unreadable tensors, a score head of another shape. */
 int lora_read(struct model *m, const struct peft_adapter *adapter, const char *folder);
 
-/* Writes the adapters as a PEFT folder, the value head beside them. Errors: of the file system. */
+/* Writes the adapters as a PEFT folder, the value head beside them, a trained score head (with the pooler before it, where one is
+ * part of PEFT's module) among its modules_to_save. Errors: of the file system. */
 int lora_write(const struct model *m, const struct peft_config *config, const char *folder);
 
 #endif

@@ -166,8 +166,8 @@ int model_backward_rows(struct model *m, const struct head_rows *rows, float tem
  * host score [n][score.n]. */
 int model_score_rows(struct model *m, const struct head_rows *rows, float *score);
 
-/* Backward of host dscore [n][score.n] through the trainable score head and the whole model, right after model_score_rows on
- * a pass with keep. */
+/* Backward of host dscore [n][score.n] through the trainable score head and the whole model, right after model_score_rows on a pass
+ * with keep; without an adapter in the pass of the head alone, as nothing below it is trained. */
 int model_backward_scores(struct model *m, const struct head_rows *rows, const float *dscore, const struct model_pass *pass);
 
 /* After an update of the trainable vector: packed copies anew. */

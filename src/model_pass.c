@@ -232,8 +232,10 @@ int model_backward_scores(struct model *m, const struct head_rows *rows, const f
     ops->copy_in(m->be, m->d_scores, dscore, (size_t)rows->n * (size_t)s->n * sizeof *dscore);
     ops->score_head_backward(m->be, m->dx, m->d_scores, s->weight, s->n, m->pooler.out ? m->mlp_out : m->hidden, W, rows,
                              &m->trainable.grads, s->offset, !s->has_bias, &m->batch.b);
-    if (m->pooler.out)
-        pooler_backward(m);
-    backward(m, pass);
+    if (pass->adapter >= 0) {
+        if (m->pooler.out)
+            pooler_backward(m);
+        backward(m, pass);
+    }
     return ops->sync(m->be);
 }

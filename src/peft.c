@@ -183,14 +183,15 @@ static int by_name(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
-/* The modules that tensors belong to: "score" of "score.weight". */
+/* The modules that tensors belong to, which lie one behind the other: "score" of "score.weight". */
 static void saved_modules(struct peft_names *names, const struct safetensors_out *saved, int n)
 {
     for (int i = 0; i < n; i++) {
         char *module = strdup(saved[i].name);
         CHECK(module, "out of memory");
         module[strcspn(module, ".")] = 0;
-        peft_names_add(names, module);
+        if (!names->n || strcmp(names->item[names->n - 1], module) != 0)
+            peft_names_add(names, module);
         free(module);
     }
 }

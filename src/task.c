@@ -8,6 +8,7 @@ static const struct task tasks[TASK_COUNT] = {
     [TASK_PRETRAIN] = {TASK_PRETRAIN, task_pretrain},
     [TASK_SFT] = {TASK_SFT, task_sft},
     [TASK_PPO] = {TASK_PPO, task_ppo},
+    [TASK_REWARD] = {TASK_REWARD, task_reward},
     [TASK_GENERATE] = {TASK_GENERATE, task_generate},
     [TASK_EVALUATE] = {TASK_EVALUATE, task_evaluate},
 };

@@ -1,0 +1,58 @@
+/* The base model's config.json, with what a classifier says in it. */
+#include "classifier_folder.h"
+
+#include "document.h"
+#include "error.h"
+#include "file.h"
+#include "hf_folder.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static void set(json_t *config, const char *key, json_t *value)
+{
+    CHECK(json_object_set_new(config, key, value) == 0, "config.json: %s", key);
+}
+
+static void set_labels(json_t *config, const struct labels *labels)
+{
+    const int n = labels ? labels->n : 1;
+    json_t *by_id = json_object(), *by_name = json_object();
+    for (int i = 0; i < n; i++) {
+        char id[32];
+        const char *name = labels ? labels->name[i] : "LABEL_0";
+        snprintf(id, sizeof id, "%d", i);
+        set(by_id, id, json_string(name));
+        set(by_name, name, json_integer(i));
+    }
+    set(config, "id2label", by_id);
+    set(config, "label2id", by_name);
+    set(config, "num_labels", json_integer(n));
+    if (labels)
+        set(config, "problem_type", json_string("single_label_classification"));
+}
+
+static int write_config(const char *folder, const struct arch *a, const char *base, const struct labels *labels)
+{
+    char *from = file_join(base, "config.json"), *to = file_join(folder, "config.json");
+    json_t *config = document_read(from);
+    int rc = config ? 0 : -1;
+    if (!rc) {
+        set_labels(config, labels);
+        set(config, "architectures", json_pack("[s]", arch_classifier_class(a)));
+        if (a->pad < 0 && a->n_eos)
+            set(config, "pad_token_id", json_integer(a->eos[0]));
+        rc = document_write(to, config);
+    }
+    json_decref(config);
+    free(from);
+    free(to);
+    return rc;
+}
+
+int classifier_folder_complete(const char *folder, const struct arch *a, const char *base, const struct labels *labels)
+{
+    TRY(write_config(folder, a, base, labels));
+    return hf_folder_copy_tokenizer(folder, base);
+}
