@@ -18,3 +18,13 @@ for np in 2 4; do
     equal whole np$np $files
     echo "$steps steps on 1 rank = $saved steps on $np ranks, killed, the rest on $next"
 done
+
+# it stops in time, with a checkpoint of its last step, and goes on from there
+completions walltime 2 -s run.max_walltime=3 -s run.max_steps=5000 -s run.save_steps=0 -s run.threads=1
+code=$?
+stopped=$(tail -n 1 "$work/walltime/metrics.jsonl" | sed 's/^{"step": \([0-9]*\).*/\1/')
+[ $code -eq 75 ] && grep -q "^rlhf-hpc: stopped early after step $stopped, because of run.max_walltime" "$work/walltime.log" &&
+    [ -f "$work/walltime/checkpoint-$stopped/MANIFEST.json" ] || { cat "$work/walltime.log"; fail "exit code $code"; }
+completions walltime 1 --resume -s run.max_steps=$((stopped + 1)) -s run.threads=1 || { cat "$work/walltime.log"; fail "resumed"; }
+[ -e "$work/walltime/checkpoint-$((stopped + 1))" ] || fail "the resumed run has not made one step"
+echo "stopped by run.max_walltime after step $stopped"
