@@ -41,7 +41,7 @@ static double linear_weights(const struct model *m)
 
 static double head_weights(const struct model *m)
 {
-    return (double)m->arch->vocab * m->arch->hidden;
+    return (double)m->arch->vocab * m->arch->embedding_width;
 }
 
 static double weight_bytes(const struct model *m)

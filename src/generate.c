@@ -116,7 +116,7 @@ static int advance(struct generator *g, const struct batch *b, int n, bool decod
     model_send(m);
     if (!decode || ops->program_begin(m->be, program_key(o, S))) {
         model_forward(m, &pass);
-        ops->head_sample(m->be, g->drawn, (float *)(g->drawn + S), &m->head, m->hidden, m->arch->hidden, &rows, &o->sampling,
+        ops->head_sample(m->be, g->drawn, (float *)(g->drawn + S), &m->head, m->hidden, m->arch->embedding_width, &rows, &o->sampling,
                          random, banned, g->eos, o->n_eos);
         if (decode)
             ops->program_end(m->be);

@@ -37,10 +37,10 @@ int micro_batch_take(const struct micro_batch *mb, const struct sequence *s, int
     return k;
 }
 
-/* The rows of the head: the state before each target. */
-static struct head_rows pack(struct micro_batch *mb, const struct sequence *s, int n, struct batch *b)
+/* The tokens of n sequences, one behind the other. */
+static void pack(struct micro_batch *mb, const struct sequence *s, int n)
 {
-    int N = 0, R = 0;
+    int N = 0;
     for (int i = 0; i < n; i++) {
         mb->start[i] = N;
         mb->sample[i] = s[i].sample;
@@ -50,23 +50,24 @@ static struct head_rows pack(struct micro_batch *mb, const struct sequence *s, i
             mb->position[N + t] = t;
             mb->sequence[N + t] = i;
         }
-        for (int t = s[i].first; t < s[i].n; t++, R++) {
-            mb->row[R] = N + t - 1;
-            mb->target[R] = s[i].ids[t];
-        }
         N += s[i].n;
     }
     mb->start[n] = N;
-    *b = (struct batch){N, n, mb->id, mb->position, mb->sequence, mb->start, mb->slot, mb->sample};
-    return (struct head_rows){R, mb->row, mb->target};
+    const struct batch b = {N, n, mb->id, mb->position, mb->sequence, mb->start, mb->slot, mb->sample};
+    model_batch(mb->model, &b);
 }
 
 int micro_batch_forward(struct micro_batch *mb, struct sequence *s, int n, const struct model_pass *pass, float temperature)
 {
-    struct batch b;
-    struct head_rows host = pack(mb, s, n, &b);
-    model_batch(mb->model, &b);
-    mb->rows = model_rows(mb->model, host.n, host.row, host.target);
+    int rows = 0; /* the state before each target */
+    pack(mb, s, n);
+    for (int i = 0; i < n; i++) {
+        for (int t = s[i].first; t < s[i].n; t++, rows++) {
+            mb->row[rows] = mb->start[i] + t - 1;
+            mb->target[rows] = s[i].ids[t];
+        }
+    }
+    mb->rows = model_rows(mb->model, rows, mb->row, mb->target);
     model_send(mb->model);
     model_forward(mb->model, pass);
     TRY(model_evaluate_rows(mb->model, &mb->rows, pass, temperature, mb->logprob, mb->entropy, s[0].value ? mb->value : NULL));
@@ -98,11 +99,37 @@ int micro_batch_backward(struct micro_batch *mb, const struct sequence *s, int n
                                s[0].dvalue ? mb->dvalue : NULL, pass);
 }
 
+int micro_batch_scores(struct micro_batch *mb, const struct sequence *s, int n, const struct model_pass *pass, float *score)
+{
+    pack(mb, s, n);
+    for (int i = 0; i < n; i++)
+        mb->row[i] = mb->model->arch->pool_first ? mb->start[i] : mb->start[i + 1] - 1;
+    mb->rows = model_rows(mb->model, n, mb->row, NULL);
+    model_send(mb->model);
+    model_forward(mb->model, pass);
+    return model_score_rows(mb->model, &mb->rows, score);
+}
+
+int micro_batch_backward_scores(struct micro_batch *mb, const float *dscore, const struct model_pass *pass)
+{
+    return model_backward_scores(mb->model, &mb->rows, dscore, pass);
+}
+
 int sequences_evaluate(struct micro_batch *mb, struct sequence *s, int n, const struct model_pass *pass, float temperature)
 {
     for (int done = 0; done < n;) {
         int k = micro_batch_take(mb, s + done, n - done, 0);
         TRY(micro_batch_forward(mb, s + done, k, pass, temperature));
+        done += k;
+    }
+    return 0;
+}
+
+int sequences_score(struct micro_batch *mb, const struct sequence *s, int n, const struct model_pass *pass, float *score)
+{
+    for (int done = 0; done < n;) {
+        int k = micro_batch_take(mb, s + done, n - done, 0);
+        TRY(micro_batch_scores(mb, s + done, k, pass, score + (int64_t)done * mb->model->score.n));
         done += k;
     }
     return 0;

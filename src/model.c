@@ -1,5 +1,4 @@
-/* Layout and passes of the model. block.c has the layer; here are the ends: embedding, final norm, head, and the host's side of
- * a pass: copying the batch in, rows out. */
+/* The model's parts and where they lie in memory. model_pass.c has the passes. */
 #include "model.h"
 
 #include "block.h"
@@ -190,6 +189,8 @@ static void layout_weights(struct model *m, struct arena *a)
 static void layout_score(struct model *m, struct arena *a)
 {
     struct score_head *s = &m->score;
+    CHECK(!s->n || m->shape.head_rows >= m->shape.batch_seqs, "scores of %d sequences, %d rows of heads", m->shape.batch_seqs,
+          m->shape.head_rows);
     size_t weights = (size_t)s->n * (size_t)m->arch->embedding_width, rows = (size_t)m->shape.batch_seqs * (size_t)s->n;
     m->scores = floats(a, MEM_BATCH, rows);
     m->d_scores = floats(a, MEM_BATCH, s->offset >= 0 ? rows : 0);
@@ -253,15 +254,12 @@ static void layout_activations(struct model *m, struct arena *a)
     }
 }
 
-/* Each array of the batch starts at a multiple of this. */
-static const size_t pack_align = 16;
-
 static void layout_batch(struct model *m, struct arena *a)
 {
     size_t N = (size_t)m->shape.batch_tokens, S = (size_t)m->shape.batch_seqs, R = (size_t)m->shape.head_rows;
     struct device_batch *d = &m->batch;
     /* id, position, sequence; start, slot, sample, random, banned; row and target, twice for who asks again after a pass */
-    d->room = 12 * N + 4 + 21 * S + 16 * R + 12 * pack_align;
+    d->room = 12 * N + 4 + 21 * S + 16 * R + 12 * PACK_ALIGN;
     d->device = arena_take(a, MEM_BATCH, d->room);
     d->host = arena_take(a, MEM_HOST, d->room);
     float **rows[] = {&m->logprob, &m->entropy, &m->lse, &m->value, &m->d_logprob, &m->d_entropy, &m->d_value};
@@ -332,153 +330,6 @@ void model_fill_tables(struct model *m)
         m->be->ops->copy_in(m->be, m->rope_sin + (size_t)p * half, s, (size_t)half * sizeof *s);
     }
     free(c);
-}
-
-void *model_pack(struct model *m, const void *host, size_t bytes)
-{
-    struct device_batch *d = &m->batch;
-    size_t at = d->packed;
-    CHECK(at + bytes <= d->room, "a batch of more than the planned %zu bytes", d->room);
-    memcpy(d->host + at, host, bytes);
-    d->packed = (at + bytes + pack_align - 1) / pack_align * pack_align;
-    return d->device + at;
-}
-
-void model_batch(struct model *m, const struct batch *b)
-{
-    CHECK(b->n_tokens <= m->shape.batch_tokens && b->n_seqs <= m->shape.batch_seqs, "batch of %d tokens, %d sequences",
-          b->n_tokens, b->n_seqs);
-    size_t N = (size_t)b->n_tokens, S = (size_t)b->n_seqs;
-    m->batch.packed = m->batch.sent = 0;
-    m->batch.b = (struct batch){.n_tokens = b->n_tokens,
-                                .n_seqs = b->n_seqs,
-                                .id = model_pack(m, b->id, N * 4),
-                                .position = model_pack(m, b->position, N * 4),
-                                .sequence = model_pack(m, b->sequence, N * 4),
-                                .start = model_pack(m, b->start, (S + 1) * 4),
-                                .slot = model_pack(m, b->slot, S * 4),
-                                .sample = model_pack(m, b->sample, S * 8)};
-}
-
-struct head_rows model_rows(struct model *m, int n, const int32_t *row, const int32_t *target)
-{
-    CHECK(n <= m->shape.head_rows, "%d head rows, planned %d", n, m->shape.head_rows);
-    size_t bytes = (size_t)n * 4;
-    const int32_t *rows = model_pack(m, row, bytes);
-    return (struct head_rows){n, rows, target ? model_pack(m, target, bytes) : NULL};
-}
-
-void model_send(struct model *m)
-{
-    struct device_batch *d = &m->batch;
-    m->be->ops->copy_in(m->be, d->device + d->sent, d->host + d->sent, d->packed - d->sent);
-    d->sent = d->packed;
-}
-
-void model_forward(struct model *m, const struct model_pass *pass)
-{
-    const struct backend_ops *ops = m->be->ops;
-    ops->embed(m->be, m->x[0], &m->embedding, NULL, m->batch.b.id, 0, m->batch.b.n_tokens);
-    for (int i = 0; i < m->arch->layers; i++) {
-        block_forward(m, i, pass);
-        progress_tick(m->progress);
-    }
-    int last = m->arch->layers;
-    ops->norm_forward(m->be, m->hidden, NULL, m->x[last], m->x[last], NULL, NULL, &m->final, NULL,
-                      m->batch.b.n_tokens, m->arch->hidden);
-}
-
-void model_backward(struct model *m, const struct model_pass *pass)
-{
-    const struct backend_ops *ops = m->be->ops;
-    struct grads *g = &m->trainable.grads;
-    /* dx holds the gradient of hidden; the norm's backward adds, so it goes through dn1 */
-    size_t n = (size_t)m->batch.b.n_tokens * (size_t)m->arch->hidden;
-    act_t *dhidden = m->dx;
-    m->dx = m->dn1;
-    m->dn1 = dhidden;
-    ops->zero(m->be, m->dx, n * dtype_bytes(ops->act));
-    ops->norm_backward(m->be, m->dx, dhidden, NULL, m->x[m->arch->layers], &m->final, NULL, m->arch->hidden, g, &m->batch.b);
-    for (int i = m->arch->layers - 1; i >= 0; i--) {
-        if (m->shape.kept_layers < m->arch->layers)
-            block_recompute(m, i, pass);
-        block_backward(m, i, pass);
-        progress_tick(m->progress);
-    }
-    if (m->train_all)
-        ops->embed_backward(m->be, m->dx, m->arch->hidden, m->embedding.offset_weight, &m->batch.b, g);
-}
-
-/* Where the pass keeps the slopes of its log-probs; NULL where it does not. */
-static act_t *slopes(const struct model *m, const struct model_pass *pass)
-{
-    return pass->keep && !pass->entropy_gradient ? m->slope : NULL;
-}
-
-int model_evaluate_rows(struct model *m, const struct head_rows *rows, const struct model_pass *pass, float temperature,
-                        float *logprob, float *entropy, float *value)
-{
-    const struct backend_ops *ops = m->be->ops;
-    size_t bytes = (size_t)rows->n * sizeof(float);
-    int H = m->arch->hidden;
-    ops->head_logprob(m->be, m->logprob, m->entropy, m->lse, slopes(m, pass), &m->head, m->hidden, H, rows, temperature);
-    if (value) {
-        const float *w = m->trainable.value + m->value_offset;
-        ops->score_head(m->be, m->value, w, w + H, 1, m->hidden, H, rows);
-        ops->copy_out(m->be, value, m->value, bytes);
-    }
-    ops->copy_out(m->be, logprob, m->logprob, bytes);
-    if (entropy)
-        ops->copy_out(m->be, entropy, m->entropy, bytes);
-    return ops->sync(m->be);
-}
-
-int model_backward_rows(struct model *m, const struct head_rows *rows, float temperature, const float *dlogprob,
-                        const float *dentropy, const float *dvalue, const struct model_pass *pass)
-{
-    const struct backend_ops *ops = m->be->ops;
-    struct grads *g = &m->trainable.grads;
-    size_t bytes = (size_t)rows->n * sizeof(float);
-    int H = m->arch->hidden;
-    ops->zero(m->be, m->dx, (size_t)m->batch.b.n_tokens * (size_t)H * dtype_bytes(ops->act));
-    ops->copy_in(m->be, m->d_logprob, dlogprob, bytes);
-    if (dentropy)
-        ops->copy_in(m->be, m->d_entropy, dentropy, bytes);
-    if (slopes(m, pass) && !dentropy)
-        ops->head_slope_backward(m->be, m->dx, m->d_logprob, m->slope, H, rows);
-    else
-        ops->head_logprob_backward(m->be, m->dx, m->d_logprob, dentropy ? m->d_entropy : NULL, m->lse, m->entropy, &m->head,
-                                   m->hidden, H, rows, temperature, g, &m->batch.b);
-    if (dvalue) {
-        ops->copy_in(m->be, m->d_value, dvalue, bytes);
-        ops->score_head_backward(m->be, m->dx, m->d_value, m->trainable.value + m->value_offset, 1, m->hidden, H, rows, g,
-                                 m->value_offset, false, &m->batch.b);
-    }
-    model_backward(m, pass);
-    return ops->sync(m->be);
-}
-
-int model_score_rows(struct model *m, const struct head_rows *rows, const struct model_pass *pass, float *score)
-{
-    const struct backend_ops *ops = m->be->ops;
-    const struct score_head *s = &m->score;
-    (void)pass;
-    ops->score_head(m->be, m->scores, s->weight, s->bias, s->n, m->hidden, m->arch->hidden, rows);
-    ops->copy_out(m->be, score, m->scores, (size_t)rows->n * (size_t)s->n * sizeof *score);
-    return ops->sync(m->be);
-}
-
-int model_backward_scores(struct model *m, const struct head_rows *rows, const float *dscore, const struct model_pass *pass)
-{
-    const struct backend_ops *ops = m->be->ops;
-    const struct score_head *s = &m->score;
-    const int H = m->arch->hidden;
-    ops->zero(m->be, m->dx, (size_t)m->batch.b.n_tokens * (size_t)H * dtype_bytes(ops->act));
-    ops->copy_in(m->be, m->d_scores, dscore, (size_t)rows->n * (size_t)s->n * sizeof *dscore);
-    ops->score_head_backward(m->be, m->dx, m->d_scores, s->weight, s->n, m->hidden, H, rows, &m->trainable.grads, s->offset,
-                             !s->has_bias, &m->batch.b);
-    model_backward(m, pass);
-    return ops->sync(m->be);
 }
 
 void model_refresh(struct model *m)

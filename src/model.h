@@ -48,6 +48,8 @@ struct activations {
     act_t *up, *gate, *act; /* [N][I]; gate NULL without a gated MLP */
 };
 
+enum { PACK_ALIGN = 16 }; /* each array of a batch starts at a multiple of it */
+
 /* What a pass is given, in the device's memory: its arrays are packed one behind the other in host memory, then copied at
  * once. Where an array lies is a function of the batch's numbers of tokens and sequences, and of what was packed before. */
 struct device_batch {
@@ -149,23 +151,21 @@ struct model_pass {
 };
 void model_forward(struct model *m, const struct model_pass *pass);
 
-/* After model_forward with keep and the head's backward into m->dx: gradients of the trainables. Same batch and pass. */
-void model_backward(struct model *m, const struct model_pass *pass);
-
 /* log-prob, entropy of the targets, into host arrays [n] (entropy may be NULL), and value (NULL: not wanted). */
 int model_evaluate_rows(struct model *m, const struct head_rows *rows, const struct model_pass *pass, float temperature,
                         float *logprob, float *entropy, float *value);
 
-/* Backward of the rows' derivatives (host [n]; dentropy, dvalue may be NULL) and of the whole model. Rows and pass must
- * be those of the last model_evaluate_rows. */
+/* Backward of the rows' derivatives (host [n]; dentropy, dvalue may be NULL) and of the model, down to the lowest layer with
+ * something to train: adds the gradients of the trainables. Rows and pass must be those of the last model_evaluate_rows. */
 int model_backward_rows(struct model *m, const struct head_rows *rows, float temperature, const float *dlogprob,
                         const float *dentropy, const float *dvalue, const struct model_pass *pass);
 
-/* The score head on the rows' states (of the pooler, where the architecture has one), one row a sequence at most, into host
- * score [n][score.n]. */
-int model_score_rows(struct model *m, const struct head_rows *rows, const struct model_pass *pass, float *score);
+/* The score head on the rows' states (through the pooler, where the architecture has one), one row a sequence at most, into
+ * host score [n][score.n]. */
+int model_score_rows(struct model *m, const struct head_rows *rows, float *score);
 
-/* Backward of host dscore [n][score.n] and of the whole model, after model_score_rows with pass->keep. */
+/* Backward of host dscore [n][score.n] through the trainable score head and the whole model, right after model_score_rows on
+ * a pass with keep. */
 int model_backward_scores(struct model *m, const struct head_rows *rows, const float *dscore, const struct model_pass *pass);
 
 /* After an update of the trainable vector: packed copies anew. */
