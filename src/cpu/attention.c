@@ -1,6 +1,6 @@
-/* Causal attention, forward: whole sequences, and one query a sequence against the cache.
+/* Attention, forward: whole sequences, causally or both ways, and one query a sequence against the cache.
  *
- *   s_j = q . k_j;  p_j = exp(scale (s_j - max s));  o = (sum_j p_j v_j) / (sum_j p_j),  j = first seen key .. own position
+ *   s_j = q . k_j;  p_j = exp(scale (s_j - max s));  o = (sum_j p_j v_j) / (sum_j p_j),  j = first .. last seen key
  *
  * Both go through attend(), at most four query rows against one kv head: consecutive tokens of a head in attn_forward, the
  * heads of a group in attn_decode. A row's bits depend on its own query and keys alone (see attention.h), so decoding gives
@@ -117,7 +117,7 @@ static void forward_head(float *o, const float *q, const float *k, const float *
                                    .sum = p + ROWS * rows};
             for (int r = 0; r < w.n; r++) {
                 w.from[r] = first_key(a, t + r);
-                w.to[r] = t + r + 1;
+                w.to[r] = end_key(a, t + r, T);
             }
             attend(&w, keys, values);
         }

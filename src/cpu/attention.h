@@ -174,6 +174,12 @@ static inline int first_key(const struct attention *a, int position)
     return a->window > 0 && position >= a->window ? position - a->window + 1 : 0;
 }
 
+/* One past the last key that the query at a position sees, in a sequence of T tokens. */
+static inline int end_key(const struct attention *a, int position, int T)
+{
+    return a->bidirectional ? T : position + 1;
+}
+
 /* Packs tokens of one kv head, x [tokens][stride], into panels with zeros behind. */
 static inline void pack_panels(float *panels, const float *x, int64_t stride, int tokens, int hd)
 {

@@ -80,12 +80,13 @@ static void row_scores(float *p, float *ds, int from, int to, int first, int las
         p[j] = ds[j] = 0;
 }
 
-/* Queries t .. t + n - 1 of one head; dq, d_o, q [T][stride], moved to the head. */
+/* Queries t .. t + n - 1 of one head, of T; dq, d_o, q [T][stride], moved to the head. */
 static void backward_rows(const struct backward_scratch *w, float *dq, const float *d_o,
-                          const float *q, int64_t stride, const struct attention *a, int t, int n)
+                          const float *q, int64_t stride, const struct attention *a, int t, int n,
+                          int T)
 {
     const int hd = a->head_dim, padded = w->padded;
-    const int from = first_key(a, t), to = t + n;
+    const int from = first_key(a, t), to = end_key(a, t + n - 1, T);
     const int first = from / LANES * LANES, last = round16(to);
     memset(w->q, 0, 3 * ROWS * (size_t)padded * sizeof *w->q); /* q, d_o, dq */
     pack_rows(w->q, q + t * stride, stride, n, hd);
@@ -98,7 +99,7 @@ static void backward_rows(const struct backward_scratch *w, float *dq, const flo
     for (int r = 0; r < ROWS; r++) {
         float *p = w->p + (size_t)r * (size_t)w->T, *ds = w->ds + (size_t)r * (size_t)w->T;
         if (r < n) {
-            row_scores(p, ds, first_key(a, t + r), t + r + 1, first, last, a->scale);
+            row_scores(p, ds, first_key(a, t + r), end_key(a, t + r, T), first, last, a->scale);
         } else {
             memset(p + first, 0, (size_t)(last - first) * sizeof *p);
             memset(ds + first, 0, (size_t)(last - first) * sizeof *ds);
@@ -126,7 +127,7 @@ static void backward_head(float *dq, float *dk, float *dv, const float *d_o, con
     for (int head = 0; head < group; head++) {
         for (int t = 0; t < T; t += ROWS)
             backward_rows(&w, dq + head * hd, d_o + head * hd, q + head * hd, stride, a, t,
-                          T - t < ROWS ? T - t : ROWS);
+                          T - t < ROWS ? T - t : ROWS, T);
     }
     for (int t = 0; t < T; t++) {
         memcpy(dk + t * kv_stride, w.dk + (size_t)t * (size_t)w.padded, (size_t)hd * sizeof *dk);

@@ -91,6 +91,11 @@ void CPU(norm_forward)(struct backend *be, float *y1, float *y2, float *sum, con
     }
 }
 
+void CPU(norm_row)(float *y, const float *x, const struct norm *n, int H)
+{
+    row_forward(y, x, n, row_moments(x, n->kind, n->eps, H), H);
+}
+
 void CPU(add)(struct backend *be, float *y, const float *x, const float *add1, const float *add2,
               int N, int H)
 {
@@ -123,6 +128,11 @@ static void row_backward(float *dx, const float *dy, const float *x, const struc
         v16 centred = v16_fma(xhat, minus_gx, v16_sub(g, mean_g));
         store(dx + i, v16_fma(centred, scale, load(dx + i, m)), m);
     }
+}
+
+void CPU(norm_row_backward)(float *dx, const float *dy, const float *x, const struct norm *n, int H)
+{
+    row_backward(dx, dy, x, n, row_moments(x, n->kind, n->eps, H), H);
 }
 
 /* Columns column .. column + 15 of dweight and dbias, sequence by sequence. */

@@ -11,6 +11,9 @@ void CPU(norm_backward)(struct backend *be, float *dx, const float *dy1, const f
                         const float *x, const struct norm *n1, const struct norm *n2, int H,
                         struct grads *g, const struct batch *b);
 size_t CPU(norm_workspace)(int max_tokens); /* bytes, once */
+/* One row: y = norm(x), y may be x; dx += norm'(dy), without gradients of the norm's own. */
+void CPU(norm_row)(float *y, const float *x, const struct norm *n, int H);
+void CPU(norm_row_backward)(float *dx, const float *dy, const float *x, const struct norm *n, int H);
 void CPU(qkv_rope)(struct backend *be, float *q, float *k, float *v, const float *qkv0,
                    const float *qkv1, const float *qkv2, const struct attention *a,
                    const struct kv_cache *cache, const struct batch *b);
