@@ -1,4 +1,4 @@
-/* attn_forward, attn_decode, attn_backward against float64: head sizes with tails, grouped heads, windows, ragged batches;
+/* attn_forward, attn_decode, attn_backward against float64: head sizes with tails, grouped heads, windows, both ways, ragged batches;
  * decoding from the cache gives the forward pass's bits. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,19 +14,23 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { BOTH_WAYS = -1 };
+
 struct shape {
-    int heads, kv_heads, head_dim, window;
+    int heads, kv_heads, head_dim, window; /* or BOTH_WAYS */
 };
 
 /* The small ones first. */
 static const struct shape shapes[] = {
-    {1, 1, 8, 0},  {3, 1, 24, 0}, {4, 2, 10, 5},   {2, 1, 64, 40}, {2, 2, 96, 17},
-    {2, 1, 80, 1}, {8, 2, 64, 0}, {12, 12, 64, 0}, {4, 1, 128, 0}, {6, 1, 80, 1},
+    {1, 1, 8, 0},          {3, 1, 24, 0},          {4, 2, 10, 5},   {2, 1, 64, 40}, {2, 2, 96, 17},
+    {2, 1, 80, 1},         {1, 1, 8, BOTH_WAYS},   {4, 2, 24, BOTH_WAYS}, {2, 2, 64, BOTH_WAYS},
+    {8, 2, 64, 0},         {12, 12, 64, 0},        {4, 1, 128, 0},  {6, 1, 80, 1},
+    {12, 12, 64, BOTH_WAYS}, {4, 1, 128, BOTH_WAYS},
 };
 
 static int n_shapes(void)
 {
-    return ops_small() ? 6 : (int)(sizeof shapes / sizeof *shapes);
+    return ops_small() ? 9 : (int)(sizeof shapes / sizeof *shapes);
 }
 
 static const int lengths[] = {1, 2, 16, 5, 133, 17, 4, 64};
@@ -46,7 +50,8 @@ static struct attention_case case_of(struct shape s, const int *length, int n_se
         .a = {.heads = s.heads,
               .kv_heads = s.kv_heads,
               .head_dim = hd,
-              .window = s.window,
+              .window = s.window == BOTH_WAYS ? 0 : s.window,
+              .bidirectional = s.window == BOTH_WAYS,
               .scale = 1.0f / sqrtf((float)hd)},
         .b = ops_batch(length, n_seqs),
     };
@@ -203,6 +208,8 @@ static void test_decode_has_the_bits_of_forward(void **state)
 {
     (void)state;
     for (int i = 0; i < n_shapes(); i++) {
+        if (shapes[i].window == BOTH_WAYS)
+            continue;
         struct attention_case c = case_of(shapes[i], lengths, SEQUENCES);
         float *forward = ops_once(run_forward, &c, (size_t)c.q_size * sizeof *forward, 2);
         float *decode = ops_same_bits(run_decode, &c, (size_t)c.q_size * sizeof *decode);
@@ -221,6 +228,8 @@ static void test_forward_of_a_prefix(void **state)
     const int whole = 45, prefix = 22;
     const float rubbish = ops_on_cuda() ? 1e30f : NAN;
     for (int i = 0; i < n_shapes(); i++) {
+        if (shapes[i].window == BOTH_WAYS)
+            continue;
         struct attention_case c = case_of(shapes[i], &whole, 1), cut = c;
         const int64_t kv_at = (int64_t)prefix * c.a.kv_heads * c.a.head_dim;
         for (int64_t j = kv_at; j < c.k_size; j++)
@@ -294,7 +303,9 @@ static const struct border_case borders[] = {
     {{20, 1, 8, 0}, {65, 257, 64}, 3}, {{1, 1, 64, 70}, {300, 65, 1}, 3},
     {{2, 2, 80, 0}, {64, 129}, 2},     {{1, 1, 256, 100}, {129, 33}, 2},
     {{2, 1, 40, 0}, {300, 63, 5}, 3},  {{1, 1, 136, 0}, {65, 300}, 2},
-    {{1, 1, 192, 64}, {129, 257}, 2},
+    {{1, 1, 192, 64}, {129, 257}, 2},  {{2, 1, 64, 256}, {300, 257, 1}, 3},
+    {{2, 2, 64, BOTH_WAYS}, {129, 1, 64}, 3}, {{3, 1, 96, BOTH_WAYS}, {300, 65}, 2},
+    {{1, 1, 128, BOTH_WAYS}, {63, 257}, 2},   {{1, 1, 8, BOTH_WAYS}, {65, 128, 300}, 3},
 };
 
 /* Decodes every token of the batch at once, as if each were a sequence's last: they share the slot of their sequence, which a
@@ -363,10 +374,11 @@ static void check_forward_and_decode(struct attention_case *c, struct attention_
     const size_t bytes = (size_t)c->q_size * sizeof(float);
     float *got = ops_once(run_forward, c, bytes, 2),
           *other = ops_once(run_forward, turned, bytes, 1);
-    float *decoded = ops_once(run_decode_at_once, c, bytes, 2),
+    float *decoded = c->a.bidirectional ? NULL : ops_once(run_decode_at_once, c, bytes, 2),
           *expected = turned_round(got, c->q_size, c);
     assert_memory_equal(other, expected, bytes);
-    assert_memory_equal(decoded, got, bytes);
+    if (decoded)
+        assert_memory_equal(decoded, got, bytes);
     double *q = ops_double(c->q, c->q_size), *k = ops_double(c->k, c->k_size),
            *v = ops_double(c->v, c->k_size), *o = ops_double(c->q, c->q_size);
     for (int s = 0; s < c->b.n_seqs; s++) {
@@ -467,11 +479,10 @@ static void test_decode_with_a_long_cache(void **state)
 }
 
 /* The reference's derivatives are central differences of its forward. */
-static void test_reference_slope(void **state)
+static void check_reference_slope(struct shape shape)
 {
-    (void)state;
     const int T = 5;
-    struct attention_case c = case_of((struct shape){4, 2, 3, 3}, &T, 1);
+    struct attention_case c = case_of(shape, &T, 1);
     const int64_t nq = c.q_size, nk = c.k_size;
     double *x = malloc((size_t)(nq + 2 * nk) * sizeof *x),
            *d = malloc((size_t)(nq + 2 * nk) * sizeof *d), *d_o = ops_double(c.d_o, nq),
@@ -497,6 +508,13 @@ static void test_reference_slope(void **state)
     free(o[0]);
     free(o[1]);
     case_free(&c);
+}
+
+static void test_reference_slope(void **state)
+{
+    (void)state;
+    check_reference_slope((struct shape){4, 2, 3, 3});
+    check_reference_slope((struct shape){4, 2, 3, BOTH_WAYS});
 }
 
 int main(void)

@@ -53,13 +53,19 @@ void reference_rope(double *x, const struct attention *a, int position, double d
     }
 }
 
-/* Probabilities of query i of a head over keys 0 .. i; 0 outside the window. */
+/* One past the last key that query i sees. */
+static int keys_end(const struct attention *a, int i, int T)
+{
+    return a->bidirectional ? T : i + 1;
+}
+
+/* Probabilities of query i of a head over the first n keys; 0 outside the window. */
 static void probabilities(double *p, const double *q, const double *k, const struct attention *a,
-                          int i, int head)
+                          int i, int n, int head)
 {
     const int hd = a->head_dim, group = a->heads / a->kv_heads, kv = head / group;
     double highest = -INFINITY, sum = 0;
-    for (int j = 0; j <= i; j++) {
+    for (int j = 0; j < n; j++) {
         p[j] = 0;
         for (int d = 0; d < hd; d++)
             p[j] += q[((size_t)i * a->heads + head) * hd + d] *
@@ -68,9 +74,9 @@ static void probabilities(double *p, const double *q, const double *k, const str
             p[j] = -INFINITY;
         highest = fmax(highest, p[j]);
     }
-    for (int j = 0; j <= i; j++)
+    for (int j = 0; j < n; j++)
         sum += p[j] = exp(p[j] - highest);
-    for (int j = 0; j <= i; j++)
+    for (int j = 0; j < n; j++)
         p[j] /= sum;
 }
 
@@ -80,12 +86,13 @@ void reference_attention(double *o, const double *q, const double *k, const doub
     const int hd = a->head_dim, group = a->heads / a->kv_heads;
     double *p = malloc((size_t)(T + 1) * sizeof *p);
     for (int i = 0; i < T; i++) {
+        const int n = keys_end(a, i, T);
         for (int head = 0; head < a->heads; head++) {
             double *out = o + ((size_t)i * a->heads + head) * hd;
-            probabilities(p, q, k, a, i, head);
+            probabilities(p, q, k, a, i, n, head);
             for (int d = 0; d < hd; d++) {
                 out[d] = 0;
-                for (int j = 0; j <= i; j++)
+                for (int j = 0; j < n; j++)
                     out[d] += p[j] * v[((size_t)j * a->kv_heads + head / group) * hd + d];
             }
         }
@@ -103,11 +110,12 @@ void reference_attention_backward(double *dq, double *dk, double *dv, const doub
     memset(dk, 0, (size_t)T * a->kv_heads * hd * sizeof *dk);
     memset(dv, 0, (size_t)T * a->kv_heads * hd * sizeof *dv);
     for (int i = 0; i < T; i++) {
+        const int n = keys_end(a, i, T);
         for (int head = 0; head < a->heads; head++) {
             const size_t at = ((size_t)i * a->heads + head) * hd;
             double mean = 0;
-            probabilities(p, q, k, a, i, head);
-            for (int j = 0; j <= i; j++) {
+            probabilities(p, q, k, a, i, n, head);
+            for (int j = 0; j < n; j++) {
                 const size_t kv = ((size_t)j * a->kv_heads + head / group) * hd;
                 dp[j] = 0;
                 for (int d = 0; d < hd; d++) {
@@ -116,7 +124,7 @@ void reference_attention_backward(double *dq, double *dk, double *dv, const doub
                 }
                 mean += p[j] * dp[j];
             }
-            for (int j = 0; j <= i; j++) {
+            for (int j = 0; j < n; j++) {
                 const size_t kv = ((size_t)j * a->kv_heads + head / group) * hd;
                 const double ds = p[j] * (dp[j] - mean) * a->scale;
                 for (int d = 0; d < hd; d++) {
