@@ -48,7 +48,10 @@ static int check_widths(const struct engine *e)
     const struct {
         const char *name;
         int width;
-    } widths[] = {{"hidden_size", a->hidden}, {"intermediate_size", a->intermediate}, {"the head size", a->head_dim}};
+    } widths[] = {{"hidden_size", a->hidden},
+                  {"the embeddings' width", a->embedding_width},
+                  {"intermediate_size", a->intermediate},
+                  {"the head size", a->head_dim}};
     const int multiple = e->be.ops->width_multiple;
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
         if (widths[i].width % multiple != 0 || widths[i].width > e->be.ops->width_most)
@@ -211,11 +214,29 @@ static int memory_limit(struct engine *e, double *bytes)
     return 0;
 }
 
-int engine_plan(struct engine *e, const struct engine_need *need)
+/* Training all weights: on which backend, of which models. */
+static int check_all_weights(const struct engine *e)
 {
-    if (need->all_weights && !e->be.ops->trains_weights)
+    const struct arch *a = &e->folder.arch;
+    const char *untrained = a->position_rows               ? "learned positions"
+                            : a->qk_norm                   ? "norms of q and k"
+                            : a->embedding_width != a->hidden ? "projections of its embeddings"
+                                                           : NULL;
+    if (!e->be.ops->trains_weights)
         return error_set(ERR_INPUT, "run.device: the %s backend trains adapters only; this task trains all weights: set it to \"cpu\"",
                          e->be.ops->name);
+    if (untrained)
+        return error_set(ERR_INPUT,
+                         "model.path: %s models have %s, whose gradients are not computed: this task trains all weights; "
+                         "task = \"sft\" trains adapters of them",
+                         arch_model_type(a), untrained);
+    return 0;
+}
+
+int engine_plan(struct engine *e, const struct engine_need *need)
+{
+    if (need->all_weights)
+        TRY(check_all_weights(e));
     int layers = e->folder.arch.layers;
     e->need = *need;
     e->need.adapters |= e->settings->model.adapter[0] != 0;
