@@ -214,29 +214,11 @@ static int memory_limit(struct engine *e, double *bytes)
     return 0;
 }
 
-/* Training all weights: on which backend, of which models. */
-static int check_all_weights(const struct engine *e)
-{
-    const struct arch *a = &e->folder.arch;
-    const char *untrained = a->position_rows               ? "learned positions"
-                            : a->qk_norm                   ? "norms of q and k"
-                            : a->embedding_width != a->hidden ? "projections of its embeddings"
-                                                           : NULL;
-    if (!e->be.ops->trains_weights)
-        return error_set(ERR_INPUT, "run.device: the %s backend trains adapters only; this task trains all weights: set it to \"cpu\"",
-                         e->be.ops->name);
-    if (untrained)
-        return error_set(ERR_INPUT,
-                         "model.path: %s models have %s, whose gradients are not computed: this task trains all weights; "
-                         "task = \"sft\" trains adapters of them",
-                         arch_model_type(a), untrained);
-    return 0;
-}
-
 int engine_plan(struct engine *e, const struct engine_need *need)
 {
-    if (need->all_weights)
-        TRY(check_all_weights(e));
+    if (need->all_weights && !e->be.ops->trains_weights)
+        return error_set(ERR_INPUT, "run.device: the %s backend trains adapters only; this task trains all weights: set it to \"cpu\"",
+                         e->be.ops->name);
     int layers = e->folder.arch.layers;
     e->need = *need;
     e->need.adapters |= e->settings->model.adapter[0] != 0;
