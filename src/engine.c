@@ -48,10 +48,7 @@ static int check_widths(const struct engine *e)
     const struct {
         const char *name;
         int width;
-    } widths[] = {{"hidden_size", a->hidden},
-                  {"the embeddings' width", a->embedding_width},
-                  {"intermediate_size", a->intermediate},
-                  {"the head size", a->head_dim}};
+    } widths[] = {{"hidden_size", a->hidden}, {"intermediate_size", a->intermediate}, {"the head size", a->head_dim}};
     const int multiple = e->be.ops->width_multiple;
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
         if (widths[i].width % multiple != 0 || widths[i].width > e->be.ops->width_most)
