@@ -1,7 +1,7 @@
 /* What a model is: sizes, kinds of its parts, names of its tensors. Read from a Hugging Face folder's config.json.
  *
- * A family (config.json's model_type) is one row of the table in arch.c. Code that computes reads the fields of this
- * struct and never asks for the family.
+ * A family (config.json's model_type) is one row of the table in arch_families.c. Code that computes reads the fields of
+ * this struct and never asks for the family.
  */
 #ifndef RLHF_SRC_ARCH_H
 #define RLHF_SRC_ARCH_H
@@ -35,15 +35,23 @@ struct arch_linear {
     bool default_lora; /* PEFT adapts it when target_modules is not given */
 };
 
-/* What rotary angles are made of (SPEC section 6): inv_j = theta^(-2j / rotary_dims), then scaled. */
-enum rope_scaling { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
+/* What rotary angles are made of (SPEC section 6): inv_j = theta^(-2j / rotary_dims), then scaled (rope_table.h). */
+enum rope_scaling {
+    ROPE_PLAIN,
+    ROPE_LINEAR,
+    ROPE_DYNAMIC, /* plain up to max_positions; no sequence is longer here */
+    ROPE_LLAMA3,
+    ROPE_YARN
+};
 
 struct arch_rope {
     double theta;
     enum rope_scaling scaling;
-    double factor;                            /* LINEAR and LLAMA3: >= 1 */
+    double factor;                            /* all but PLAIN: >= 1 */
     double low_freq_factor, high_freq_factor; /* LLAMA3 */
-    int original_max_positions;               /* LLAMA3 */
+    double beta_fast, beta_slow;              /* YARN: turns within original_max_positions */
+    double attention_factor;                  /* YARN: of cosines and sines */
+    int original_max_positions;               /* LLAMA3, YARN */
 };
 
 /* How a block's two branches are joined.
@@ -52,7 +60,7 @@ struct arch_rope {
  *   POST_NORM   x1 = norm1(x + attn x);  y = norm2(x1 + mlp x1) */
 enum residual { RESIDUAL_SEQUENTIAL, RESIDUAL_PARALLEL, RESIDUAL_POST_NORM };
 
-struct arch_family; /* a row of the table; arch.c's own */
+struct arch_family; /* a row of the table (arch_family.h) */
 
 /* What a folder's weights are read as. */
 enum arch_use {
@@ -100,10 +108,12 @@ struct arch {
 };
 
 /* Reads config.json, and generation_config.json's eos_token_id where there is one. Keys of transformers before and since
- * version 5. Ranks: local. Errors: one line that lists every value that is missing, out of range or not supported. */
+ * version 5. Ranks: local. Errors: one line that lists every value that is missing, out of range or not supported; a family
+ * that is not known, or an encoder as a language model. */
 int arch_read(struct arch *a, const char *folder, enum arch_use use);
 
-/* Writes config.json for weights of this dtype; transformers 4 and 5 load it. */
+/* Writes config.json (as of a language model, or of the bare encoder) for weights of this dtype, and generation_config.json;
+ * transformers 4 and 5 load them. */
 int arch_write_config(const struct arch *a, const char *folder, enum dtype dtype);
 
 const char *arch_model_type(const struct arch *a); /* "gpt_neox" */
@@ -139,21 +149,28 @@ struct arch_tensor {
         [ARCH_NAME_MAX]; /* as in the family's files: "gpt_neox.layers.0.attention.dense.bias" */
 };
 
-/* All tensors in the order embedding, layers, final norm, head (absent when tied): for (i < arch_tensors(a)) .. */
+/* All tensors of this use in the order embeddings, layers, final norm, heads (a tied head has none of its own): for (i <
+ * arch_tensors(a)) .. */
 int arch_tensors(const struct arch *a);
 void arch_tensor(struct arch_tensor *t, const struct arch *a, int index);
 
+/* The tensor of a place: layer and slot are read where the role has them. False: the model has none. */
+bool arch_find_tensor(struct arch_tensor *t, const struct arch *a, enum arch_role role, int layer, enum arch_slot slot,
+                      bool bias);
+
 /* One tensor's name. layer and slot are read where the role has them. A tied head's name is the embedding's. */
-void arch_tensor_name(char *out, size_t room, const struct arch *a, enum arch_role role, int layer,
-                      enum arch_slot slot, bool bias);
+void arch_tensor_name(char *out, size_t room, const struct arch *a, enum arch_role role, int layer, enum arch_slot slot,
+                      bool bias);
 
 /* A linear layer's module path in the HF model: "gpt_neox.layers.0.attention.query_key_value". */
 void arch_module_name(char *out, size_t room, const struct arch *a, int layer, enum arch_slot slot);
 
 /* What HF names begin with, and files of the bare model lack: "gpt_neox.", "model.". */
 const char *arch_prefix(const struct arch *a);
-const char *arch_head_module(const struct arch *a);      /* "embed_out" */
 const char *arch_embedding_module(const struct arch *a); /* "gpt_neox.embed_in" */
+const char *arch_score_module(const struct arch *a);     /* "score", "classifier", "classifier.out_proj" */
+const char *arch_pooler_module(const struct arch *a);    /* "pre_classifier"; NULL without a pooler */
+const char *arch_head_module(const struct arch *a);      /* of this use: "embed_out", else the score's */
 
 int64_t arch_parameters(const struct arch *a); /* elements of all tensors */
 

@@ -23,13 +23,34 @@ static const char *const tokenizer_files[] = {"tokenizer.json",
                                               "chat_template.jinja"};
 
 /* By the HF name, else without the family's prefix (files of the bare model). */
-static const struct safetensors_entry *find(const struct safetensors *s, const struct arch *a,
-                                            const char *name)
+static const struct safetensors_entry *find_with_prefix_or_without(const struct safetensors *s, const struct arch *a,
+                                                                   const char *name)
 {
     const struct safetensors_entry *e = safetensors_find(s, name);
     const size_t n = strlen(arch_prefix(a));
     if (!e && !strncmp(name, arch_prefix(a), n))
         e = safetensors_find(s, name + n);
+    return e;
+}
+
+static bool ends_with(const char *s, const char *end)
+{
+    const size_t n = strlen(s), k = strlen(end);
+    return n >= k && !strcmp(s + n - k, end);
+}
+
+/* Norms of old BERT files have TensorFlow's names: gamma and beta. */
+static const struct safetensors_entry *find(const struct safetensors *s, const struct arch *a, const char *name)
+{
+    static const char *const names[][2] = {{"LayerNorm.weight", "LayerNorm.gamma"}, {"LayerNorm.bias", "LayerNorm.beta"}};
+    const struct safetensors_entry *e = find_with_prefix_or_without(s, a, name);
+    for (int i = 0; !e && i < 2; i++) {
+        char old[ARCH_NAME_MAX];
+        if (!ends_with(name, names[i][0]))
+            continue;
+        snprintf(old, sizeof old, "%.*s%s", (int)(strlen(name) - strlen(names[i][0])), name, names[i][1]);
+        e = find_with_prefix_or_without(s, a, old);
+    }
     return e;
 }
 
@@ -69,25 +90,25 @@ static void check_tensor(struct problems *p, const struct arch_tensor *t,
     }
 }
 
-static bool ends_with(const char *s, const char *end)
-{
-    const size_t n = strlen(s), k = strlen(end);
-    return n >= k && !strcmp(s + n - k, end);
-}
-
-/* Tensors that files may hold beside those of the architecture. */
+/* Tensors that files may hold beside those of the architecture: buffers of old files, and heads for other tasks. */
 static bool may_ignore(const struct arch *a, const char *name)
 {
-    static const char *const ends[] = {".attention.bias", ".attention.masked_bias",
-                                       ".rotary_emb.inv_freq", ".rotary_emb.cos_cached",
-                                       ".rotary_emb.sin_cached"};
+    static const char *const ends[] = {".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias",
+                                       ".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached",
+                                       "embeddings.position_ids", "embeddings.token_type_ids"};
+    static const char *const heads[] = {"v_head.", "score.", "lm_head.", "embed_out.", "classifier.", "pre_classifier.", "cls.",
+                                        "qa_outputs.", "vocab_transform.", "vocab_layer_norm.", "vocab_projector.", "pooler.",
+                                        "bert.pooler.", "roberta.pooler."};
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
         if (ends_with(name, ends[i]))
             return true;
-    if (!strncmp(name, "v_head.", 7) || !strncmp(name, "score.", 6))
-        return true;
     const size_t n = strlen(arch_head_module(a));
-    return a->tied_head && !strncmp(name, arch_head_module(a), n) && !strcmp(name + n, ".weight");
+    if (a->use == ARCH_LANGUAGE_MODEL && !strncmp(name, arch_head_module(a), n) && name[n] == '.')
+        return a->tied_head && !strcmp(name + n, ".weight");
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
+        if (!strncmp(name, heads[i], strlen(heads[i])))
+            return true;
+    return false;
 }
 
 static int compare_pointers(const void *a, const void *b)
@@ -117,6 +138,12 @@ static void warn_unexpected(const struct hf_folder *f, const struct safetensors_
     text_free(&names);
 }
 
+/* A pooler that classifiers have and the bare encoder's files lack is new, as in transformers. */
+static bool is_new(const struct hf_folder *f, const struct arch_tensor *t)
+{
+    return t->role == ROLE_POOLER && f->arch.use == ARCH_BACKBONE && !hf_folder_tensor(f, t);
+}
+
 static int check_weights(const struct hf_folder *f)
 {
     struct problems p = {0};
@@ -126,8 +153,11 @@ static int check_weights(const struct hf_folder *f)
     for (int i = 0; i < n; i++) {
         struct arch_tensor t;
         arch_tensor(&t, &f->arch, i);
-        used[i] = find(&f->weights, &f->arch, t.name);
-        check_tensor(&p, &t, used[i]);
+        used[i] = hf_folder_tensor(f, &t);
+        if (!is_new(f, &t))
+            check_tensor(&p, &t, used[i]);
+        else if (!t.bias)
+            log_warn("%s: has no %s: it is initialised at random, and frozen", f->path, t.name);
     }
     int rc = 0;
     if (p.n > PROBLEMS_TOLD)
@@ -172,15 +202,8 @@ const struct safetensors_entry *hf_folder_tensor(const struct hf_folder *f,
 const struct safetensors_entry *hf_folder_find(const struct hf_folder *f, enum arch_role role,
                                                int layer, enum arch_slot slot, bool bias)
 {
-    const struct arch *a = &f->arch;
-    const bool norm = role == ROLE_ATTN_NORM || role == ROLE_MLP_NORM || role == ROLE_FINAL_NORM;
-    if (role == ROLE_LINEAR && (!a->linear[slot].module || (bias && !a->linear[slot].bias)))
-        return NULL;
-    if (bias && role != ROLE_LINEAR && !(norm && a->norm_bias))
-        return NULL;
-    char name[ARCH_NAME_MAX];
-    arch_tensor_name(name, sizeof name, a, role, layer, slot, bias);
-    return find(&f->weights, a, name);
+    struct arch_tensor t;
+    return arch_find_tensor(&t, &f->arch, role, layer, slot, bias) ? hf_folder_tensor(f, &t) : NULL;
 }
 
 /* ---- writing ---- */

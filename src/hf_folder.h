@@ -12,18 +12,20 @@ struct hf_folder {
     struct safetensors weights;
 };
 
-/* Reads config.json and checks the weights against it: each tensor of the architecture is there (with or without the
- * family's prefix), has its shape, and is F32, F16 or BF16. Buffers of old files (attention.bias, attention.masked_bias,
- * rotary_emb.inv_freq), value and score heads and a tied head's copy are passed over; other tensors are warned about once.
- * Ranks: local. Errors: one line that lists the problems with file and tensors; the struct is then empty. */
+/* Reads config.json and checks the weights against it: each tensor of the architecture in this use is there (with or without
+ * the family's prefix), has its shape, and is F32, F16 or BF16. Buffers of old files (attention.bias, attention.masked_bias,
+ * rotary_emb.inv_freq, position_ids), heads for other uses and a tied head's copy are passed over; other tensors are warned
+ * about once. Ranks: local. Errors: one line that lists the problems with file and tensors; the struct is then empty. */
 int hf_folder_open(struct hf_folder *f, const char *folder, enum arch_use use);
 void hf_folder_close(struct hf_folder *f);
 
-/* A tensor that arch_tensor described. Never NULL after hf_folder_open. */
+/* A tensor that arch_tensor described. Never NULL after hf_folder_open, but for the pooler of an ARCH_BACKBONE whose files have
+ * none. */
 const struct safetensors_entry *hf_folder_tensor(const struct hf_folder *f,
                                                  const struct arch_tensor *t);
 
-/* The same by its place: hf_folder_find(f, ROLE_LINEAR, layer, LIN_QKV, false). NULL where the model has none. */
+/* The same by its place: hf_folder_find(f, ROLE_LINEAR, layer, LIN_QKV, false). NULL where the model has none (a tied head has
+ * none of its own). */
 const struct safetensors_entry *hf_folder_find(const struct hf_folder *f, enum arch_role role,
                                                int layer, enum arch_slot slot, bool bias);
 

@@ -210,7 +210,8 @@ static void test_what_is_refused(void **state)
         {"", "not JSON"},
         {"[]", "not a JSON object"},
         {"{}", "no model_type"},
-        {"{\"model_type\":\"bloom\"}", "bloom is not supported; supported are gpt_neox, llama"},
+        {"{\"model_type\":\"bloom\"}", "bloom is not supported; language models are gpt_neox, gpt2, gpt_neo, opt, llama, mistral, qwen2, qwen3; "
+                                      "classifiers these and distilbert, bert, roberta"},
         {"{\"model_type\":\"llama\"}", "hidden_size is missing"},
         {LLAMA(",\"vocab_size\":7"), "not JSON"}, /* twice */
         {"{\"model_type\":\"llama\",\"vocab_size\":0,\"hidden_size\":\"64\",\"num_hidden_layers\":"
@@ -229,10 +230,12 @@ static void test_what_is_refused(void **state)
         {LLAMA(",\"rms_norm_eps\":-1"), "rms_norm_eps"},
         {LLAMA(",\"rms_norm_eps\":\"x\""), "rms_norm_eps is not a number"},
         {LLAMA(",\"tie_word_embeddings\":1"), "tie_word_embeddings is not true or false"},
-        {LLAMA(",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}"),
-         "rope scaling dynamic is not supported"},
-        {LLAMA(",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2}"),
-         "rope scaling yarn is not supported"},
+        {LLAMA(",\"rope_scaling\":{\"type\":\"longrope\",\"factor\":2}"),
+         "rope scaling longrope is not supported (default, linear, dynamic, llama3, yarn are)"},
+        {LLAMA(",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2,\"mscale\":1.0}"), "yarn with mscale is not supported"},
+        {LLAMA(",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2,\"truncate\":false}"), "truncate false"},
+        {LLAMA(",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2,\"beta_fast\":1}"), "beta_slow is not below"},
+        {LLAMA(",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":0.5}"), "factor is 0.5"},
         {LLAMA(",\"rope_scaling\":{\"type\":\"linear\"}"), "linear needs factor"},
         {LLAMA(",\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8}"), "needs low_freq_factor"},
         {LLAMA(",\"rope_scaling\":3"), "rope_scaling is not an object"},
