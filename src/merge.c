@@ -308,7 +308,7 @@ static int make_piece(const struct merge *m, void *out, float *x, const struct p
 static int put_tensor(const struct merge *m, struct safetensors_writer *w, const struct piece_source *p)
 {
     const struct safetensors_entry *e = p->from;
-    if (!p->tensor->known && unchanged(m, p))
+    if (!p->tensor->known)
         return put_bytes(w, e);
     const int64_t most = piece_of(m, p);
     const size_t size = dtype_bytes(p->dtype);
