@@ -45,6 +45,8 @@ enum kl_choice { KL_CHOICE_KL, KL_CHOICE_ABS, KL_CHOICE_MSE, KL_CHOICE_K3 };
 enum evaluate_choice { EVALUATE_CHOICE_AUTO, EVALUATE_CHOICE_TEXTS, EVALUATE_CHOICE_RESPONSES };
 enum truncation { TRUNCATION_KEEP_START, TRUNCATION_KEEP_END, TRUNCATION_ERROR };
 enum packing { PACKING_AUTO, PACKING_WRAPPED, PACKING_NONE };
+enum merge_base { MERGE_BASE_ORIGINAL, MERGE_BASE_DEQUANTIZED };
+enum merge_dtype { MERGE_DTYPE_AUTO, MERGE_DTYPE_FLOAT32, MERGE_DTYPE_FLOAT16, MERGE_DTYPE_BFLOAT16 };
 enum scheduler_type {
     SCHEDULER_CONSTANT,
     SCHEDULER_CONSTANT_WITH_WARMUP,
@@ -132,6 +134,11 @@ struct settings_sft {
     bool separator, completion_only_loss;
 };
 
+struct settings_merge {
+    enum merge_base base;
+    enum merge_dtype dtype;
+};
+
 struct settings_evaluate {
     enum evaluate_choice what; /* auto: responses where there is a reward, else texts */
     int64_t micro_batch_size;
@@ -185,6 +192,7 @@ struct settings {
     struct settings_ppo ppo;
     struct settings_sft sft;
     struct settings_pretrain pretrain;
+    struct settings_merge merge;
     struct settings_evaluate evaluate;
     struct settings_optim optim;
     struct settings_run run;
