@@ -13,6 +13,7 @@
 struct chat_template {
     struct jinja *standard, *tool_use; /* tool_use: NULL where there is one template */
     json_t *tokens;                    /* {"bos_token": "<s>", ..} */
+    time_t now;
 };
 
 /* ---- files ---- */
@@ -111,10 +112,19 @@ static int read_folder(struct chat_template *t, const char *folder)
     return rc;
 }
 
+static time_t date(void)
+{
+    const char *set = getenv("SOURCE_DATE_EPOCH");
+    char *end = NULL;
+    const long long seconds = set ? strtoll(set, &end, 10) : 0;
+    return set && *set && !*end ? (time_t)seconds : time(NULL);
+}
+
 int chat_template_open(struct chat_template **out, const char *folder, const char *file)
 {
     struct chat_template *t = *out = calloc(1, sizeof *t);
     CHECK(t, "out of memory");
+    t->now = date();
     t->tokens = json_object();
     CHECK(t->tokens, "out of memory");
     int rc = read_tokens(t->tokens, folder, "tokenizer_config.json");
@@ -256,7 +266,7 @@ int chat_template_render(const struct chat_template *t, struct text *out, const 
     int rc = ending == CHAT_CONTINUE ? tag_last(messages) : 0;
     if (!rc) {
         json_t *variables = variables_of(t, c, messages, ending);
-        rc = jinja_render(t->tool_use && json_array_size(c->tools) ? t->tool_use : t->standard, out, variables, time(NULL));
+        rc = jinja_render(t->tool_use && json_array_size(c->tools) ? t->tool_use : t->standard, out, variables, t->now);
         json_decref(variables);
     }
     if (!rc && ending == CHAT_CONTINUE)

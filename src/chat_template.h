@@ -15,7 +15,8 @@
 
 struct chat_template;
 
-/* Opens the template of a model folder, or the file `file` ("": none) with the folder's special tokens.
+/* Opens the template of a model folder, or the file `file` ("": none) with the folder's special tokens. The date that some
+ * templates write is that of the call, or SOURCE_DATE_EPOCH (seconds since 1970) of the environment where it is set.
  * Errors: ERR_FILE: no template, unreadable, one that cannot be rendered here (the construct is named, with its line). */
 int chat_template_open(struct chat_template **out, const char *folder, const char *file);
 void chat_template_close(struct chat_template *t); /* takes NULL */

@@ -91,6 +91,7 @@ int main(int argc, char **argv)
     if (argc != 3)
         return 2;
     setenv("TZ", "UTC", 1);
+    setenv("SOURCE_DATE_EPOCH", "1721995200", 1); /* 26 July 2024, noon, as record_chat.py has it */
     json_t *conversations = read_rows(argv[2], "conversations.jsonl");
     DIR *dir = opendir(argv[2]);
     for (const struct dirent *e; dir && (e = readdir(dir));) {
