@@ -92,11 +92,8 @@ static int eval_slice(struct jinja_run *r, struct jinja_value *out, const struct
                       const struct jinja_scope *s)
 {
     int64_t step = 1, from, to;
-    *out = jinja_undefined("a slice");
-    if (v->kind == JINJA_UNDEFINED)
-        return jinja_fail(r, "\"%.80s\" is undefined, so it has no items", v->name ? v->name : "a value");
     if (v->kind != JINJA_STRING && v->kind != JINJA_LIST && v->kind != JINJA_TUPLE)
-        return 0;
+        return jinja_fail(r, "a slice of a %s", jinja_kind_name(v));
     const int64_t length = (int64_t)(v->kind == JINJA_STRING ? jinja_characters(v) : v->list->n);
     TRY(jinja_work(r, (size_t)length / 256));
     if (n->c) {

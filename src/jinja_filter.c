@@ -185,7 +185,8 @@ static int filter_int(struct jinja_run *r, struct jinja_value *out, const struct
         *out = jinja_int((int64_t)v->real);
     if (v->kind != JINJA_STRING)
         return 0;
-    TRY(jinja_strip(r, &text, v, &a->value[1], true, true));
+    const struct jinja_value white = jinja_none();
+    TRY(jinja_strip(r, &text, v, &white, true, true));
     TRY(jinja_string(r, &text, text.text.bytes, text.text.n));
     const double real = strtod(text.text.bytes, &end);
     const bool whole = text.text.n && end == text.text.bytes + text.text.n;

@@ -186,13 +186,18 @@ static int test_ge(struct jinja_run *r, struct jinja_value *out, const struct ji
 const struct jinja_callable *jinja_test_find(const char *name)
 {
     static const struct jinja_callable tests[] = {
+        {"!=", test_ne, 1, 1, {0}},
+        {"<", test_lt, 1, 1, {0}},
+        {"<=", test_le, 1, 1, {0}},
+        {"==", test_eq, 1, 1, {0}},
+        {">", test_gt, 1, 1, {0}},
+        {">=", test_ge, 1, 1, {0}},
         {"boolean", test_boolean, 0, 0, {0}},
         {"callable", test_callable, 0, 0, {0}},
         {"defined", test_defined, 0, 0, {0}},
         {"divisibleby", test_divisibleby, 1, 1, {"num"}},
         {"eq", test_eq, 1, 1, {0}},
         {"equalto", test_eq, 1, 1, {0}},
-        {"==", test_eq, 1, 1, {0}},
         {"even", test_even, 0, 0, {0}},
         {"false", test_false, 0, 0, {0}},
         {"float", test_float, 0, 0, {0}},
@@ -207,7 +212,6 @@ const struct jinja_callable *jinja_test_find(const char *name)
         {"lt", test_lt, 1, 1, {0}},
         {"mapping", test_mapping, 0, 0, {0}},
         {"ne", test_ne, 1, 1, {0}},
-        {"!=", test_ne, 1, 1, {0}},
         {"none", test_none, 0, 0, {0}},
         {"number", test_number, 0, 0, {0}},
         {"odd", test_odd, 0, 0, {0}},
