@@ -221,8 +221,6 @@ int cuda_sync(struct backend *be)
 
 void cuda_workspace_set(struct backend *be, void *workspace, size_t bytes)
 {
-    if (bytes <= cuda_state(be)->workspace_bytes)
-        return;
     cuda_state(be)->workspace = workspace;
     cuda_state(be)->workspace_bytes = bytes;
 }

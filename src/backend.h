@@ -184,7 +184,6 @@ struct backend_ops {
     void (*program_end)(struct backend *be);
     /* Scratch that the operations need for up to max_tokens rows of these widths, with this many threads. */
     size_t (*workspace_bytes)(struct backend *be, int max_tokens, int max_in, int max_out, int max_seq, int head_dim, int vocab);
-    /* Operations use the largest workspace that was set. */
     void (*workspace_set)(struct backend *be, void *workspace, size_t bytes);
 
     /* --- load --- */

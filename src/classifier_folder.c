@@ -54,5 +54,5 @@ static int write_config(const char *folder, const struct arch *a, const char *ba
 int classifier_folder_complete(const char *folder, const struct arch *a, const char *base, const struct labels *labels)
 {
     TRY(write_config(folder, a, base, labels));
-    return hf_folder_copy_tokenizer(folder, base);
+    return hf_folder_copy_files(folder, base);
 }

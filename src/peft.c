@@ -228,8 +228,8 @@ int peft_write(const char *folder, const struct peft_config *c, const struct arc
         rc = peft_size(&size, c, module);
         tensor_name(names[2 * i], a, out[i].layer, out[i].slot, 'A');
         tensor_name(names[2 * i + 1], a, out[i].layer, out[i].slot, 'B');
-        list[2 * i] = (struct safetensors_out){names[2 * i], DTYPE_F32, 2, {size.r, l->in}, out[i].a};
-        list[2 * i + 1] = (struct safetensors_out){names[2 * i + 1], DTYPE_F32, 2, {l->out, size.r}, out[i].b};
+        list[2 * i] = (struct safetensors_out){names[2 * i], DTYPE_F32, 2, {size.r, l->in}, out[i].a, NULL};
+        list[2 * i + 1] = (struct safetensors_out){names[2 * i + 1], DTYPE_F32, 2, {l->out, size.r}, out[i].b, NULL};
     }
     for (int i = 0; i < n_saved; i++) {
         list[2 * n + i] = saved[i];
@@ -251,8 +251,8 @@ int peft_write(const char *folder, const struct peft_config *c, const struct arc
 int peft_write_value_head(const char *folder, const float *weight, float bias, int hidden)
 {
     const struct safetensors_out list[] = {
-        {"v_head.summary.bias", DTYPE_F32, 1, {1}, &bias},
-        {"v_head.summary.weight", DTYPE_F32, 2, {1, hidden}, weight}};
+        {"v_head.summary.bias", DTYPE_F32, 1, {1}, &bias, NULL},
+        {"v_head.summary.weight", DTYPE_F32, 2, {1, hidden}, weight, NULL}};
     TRY(file_make_folders(folder));
     char *path = file_join(folder, "model.safetensors");
     int rc = safetensors_write(path, list, 2);

@@ -221,7 +221,7 @@ static void read_numbers(struct peft_config *c, struct reader *r)
     else if (dropout)
         c->lora_dropout = json_number_value(dropout);
     c->use_rslora = read_bool(r, "use_rslora");
-    c->fan_in_fan_out = read_bool(r, "fan_in_fan_out");
+    read_bool(r, "fan_in_fan_out"); /* PEFT goes by the layer itself; the adapter's tensors are the same */
 }
 
 /* A list of strings. */
@@ -458,7 +458,7 @@ int peft_config_write(const char *folder, const struct peft_config *c, const str
                                "task_type", c->task_type ? c->task_type : "CAUSAL_LM", "base_model_name_or_path",
                                c->base_model_name_or_path, "r", c->r, "lora_alpha", number(c->lora_alpha), "lora_dropout",
                                c->lora_dropout, "target_modules", targets_value(&c->target_modules, a, slot), "bias", "none",
-                               "fan_in_fan_out", (int)c->fan_in_fan_out, "inference_mode", 1, "modules_to_save",
+                               "fan_in_fan_out", (int)a->transposed, "inference_mode", 1, "modules_to_save",
                                saved && saved->n ? sorted_list(saved) : json_null(), "init_lora_weights", 1, "use_rslora",
                                (int)c->use_rslora);
     if (!config || !put_refinements(config, c, a)) {

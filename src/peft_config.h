@@ -12,7 +12,6 @@ struct peft_config {
     int r;
     double lora_alpha, lora_dropout;
     bool use_rslora;
-    bool fan_in_fan_out; /* the base layers are GPT-2's Conv1D: said in the file alone, the adapter's tensors are the same */
     struct peft_targets target_modules;
     struct peft_targets exclude_modules; /* LIST, REGEX, or DEFAULT: none */
     struct peft_layers layers_to_transform;

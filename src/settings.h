@@ -46,6 +46,8 @@ enum evaluate_choice { EVALUATE_CHOICE_AUTO, EVALUATE_CHOICE_TEXTS, EVALUATE_CHO
 enum truncation { TRUNCATION_KEEP_START, TRUNCATION_KEEP_END, TRUNCATION_ERROR };
 enum packing { PACKING_AUTO, PACKING_WRAPPED, PACKING_NONE };
 enum reward_loss { REWARD_LOSS_PAIRWISE, REWARD_LOSS_CROSS_ENTROPY };
+enum merge_base { MERGE_BASE_ORIGINAL, MERGE_BASE_DEQUANTIZED };
+enum merge_dtype { MERGE_DTYPE_AUTO, MERGE_DTYPE_FLOAT32, MERGE_DTYPE_FLOAT16, MERGE_DTYPE_BFLOAT16 };
 enum scheduler_type {
     SCHEDULER_CONSTANT,
     SCHEDULER_CONSTANT_WITH_WARMUP,
@@ -142,6 +144,11 @@ struct settings_reward_model {
     bool head_only;
 };
 
+struct settings_merge {
+    enum merge_base base;
+    enum merge_dtype dtype;
+};
+
 struct settings_evaluate {
     enum evaluate_choice what; /* auto: responses where there is a reward, else texts */
     int64_t micro_batch_size;
@@ -196,6 +203,7 @@ struct settings {
     struct settings_sft sft;
     struct settings_reward_model reward_model;
     struct settings_pretrain pretrain;
+    struct settings_merge merge;
     struct settings_evaluate evaluate;
     struct settings_optim optim;
     struct settings_run run;

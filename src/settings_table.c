@@ -19,6 +19,8 @@ static const char *const truncation_names[] = {"keep_start", "keep_end", "error"
 static const char *const evaluate_names[] = {"auto", "texts", "responses", NULL};
 static const char *const packing_names[] = {"auto", "wrapped", "none", NULL};
 static const char *const reward_loss_names[] = {"pairwise", "cross_entropy", NULL};
+static const char *const merge_base_names[] = {"original", "dequantized", NULL};
+static const char *const merge_dtype_names[] = {"auto", "float32", "float16", "bfloat16", NULL};
 static const char *const device_names[] = {"auto", "cpu", "cuda", NULL};
 static const char *const on_nan_names[] = {"stop", "skip", NULL};
 
@@ -241,6 +243,12 @@ const struct setting_row settings_rows[] = {
         .doc = "Sequences of an update, over all ranks."),
     INT(pretrain.micro_batch_size, 0, SIZE_LIMIT, .standard = "0",
         .doc = "Sequences of one pass on a rank; 0: planned. Does not change results."),
+
+    ENUM(merge.base, merge_base_names, .standard = "original",
+         .doc = "Adapters go into the weights of model.path as they are (original), or as int8 holds them (dequantized): "
+                "the merged model then is what the adapters were trained on, in 16 or 32 bits."),
+    ENUM(merge.dtype, merge_dtype_names, .standard = "auto",
+         .doc = "Type of the merged model's tensors; auto: each as it is in model.path."),
 
     ENUM(evaluate.what, evaluate_names, .standard = "auto",
          .doc = "texts: log-probabilities and perplexity of every text, and with a reward the score of "

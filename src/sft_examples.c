@@ -106,8 +106,8 @@ static void add_blocks(struct sft_examples *x, int64_t block)
 
 static int refuse_mask(const struct dataset *d, const struct dataset_row *row)
 {
-    return error_set(ERR_INPUT, "sft.packing: \"wrapped\" trains on every token of a block, and %s:%lld has a prompt to be masked: "
-                     "set sft.packing = \"none\", or sft.completion_only_loss = false", d->path, (long long)row->line);
+    return error_set(ERR_INPUT, "sft.packing: \"wrapped\" trains on every token of a block, and %s:%lld has a prompt to be "
+                     "masked: set sft.packing = \"none\", or sft.completion_only_loss = false", d->path, (long long)row->line);
 }
 
 static int add_rows(struct sft_examples *x, struct row_ids *r, const struct dataset *d, const struct sft_format *how)
@@ -138,10 +138,12 @@ int sft_examples_make(struct sft_examples *x, const struct dataset *d, const str
         add_blocks(x, block);
     if (x->n_cut && how->settings->data.truncation == TRUNCATION_ERROR)
         return error_set(ERR_FILE, "%s: %lld of %lld rows have more than %d tokens, which the context holds (data.truncation = "
-                         "\"keep_start\" or \"keep_end\" cuts them)", d->path, (long long)x->n_cut, (long long)d->n, how->context);
+                         "\"keep_start\" or \"keep_end\" cuts them)",
+                         d->path, (long long)x->n_cut, (long long)d->n, how->context);
     if (!x->n)
-        return error_set(ERR_FILE, "%s: no row has a token to learn: %lld rows of less than 2 tokens, or all prompt in a context of "
-                         "%d", d->path, (long long)d->n, how->context);
+        return error_set(ERR_FILE, "%s: no row has a token to learn: %lld rows of less than 2 tokens, or all prompt in a "
+                         "context of %d",
+                         d->path, (long long)d->n, how->context);
     return 0;
 }
 

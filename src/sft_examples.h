@@ -5,8 +5,8 @@
  *             full and not the only one. Attention goes across the texts of a block, as in the recipe.
  *
  * An end token is added behind each row that lacks it (TRL's SFTTrainer does so), but not where ids are given or a chat
- * template has written what ends a turn; with sft.separator = false not between the texts of blocks (the recipe). A prompt and its
- * completion are tokenised together; the completion begins where the tokens part from those of the prompt alone (TRL's
+ * template has written what ends a turn; with sft.separator = false not between the texts of blocks (the recipe). A prompt and
+ * its completion are tokenised together; the completion begins where the tokens part from those of the prompt alone (TRL's
  * common_prefix_length).
  */
 #ifndef RLHF_SRC_SFT_EXAMPLES_H

@@ -18,6 +18,7 @@ int task_tokenize(const struct settings *s, struct comm *comm, const struct opti
 int task_pretrain(const struct settings *s, struct comm *comm, const struct options *o);
 int task_reward(const struct settings *s, struct comm *comm, const struct options *o);
 int task_sft(const struct settings *s, struct comm *comm, const struct options *o);
+int task_merge(const struct settings *s, struct comm *comm, const struct options *o);
 int task_ppo(const struct settings *s, struct comm *comm, const struct options *o);
 int task_generate(const struct settings *s, struct comm *comm, const struct options *o);
 int task_evaluate(const struct settings *s, struct comm *comm, const struct options *o);

