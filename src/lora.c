@@ -227,8 +227,10 @@ static void add_pooler(struct saved *s, const struct model *m)
     CHECK(s->values, "out of memory");
     m->be->ops->linear_get_rows(m->be, &m->pooler, s->values, 0, (int)H);
     m->be->ops->copy_out(m->be, s->values + H * H, m->pooler.bias, (size_t)H * sizeof *s->values);
-    s->tensor[s->n++] = (struct safetensors_out){s->pooler[0], DTYPE_F32, 2, {H, H}, s->values};
-    s->tensor[s->n++] = (struct safetensors_out){s->pooler[1], DTYPE_F32, 1, {H}, s->values + H * H};
+    s->tensor[s->n++] = (struct safetensors_out){
+        .name = s->pooler[0], .dtype = DTYPE_F32, .n_dims = 2, .shape = {H, H}, .data = s->values};
+    s->tensor[s->n++] = (struct safetensors_out){
+        .name = s->pooler[1], .dtype = DTYPE_F32, .n_dims = 1, .shape = {H}, .data = s->values + H * H};
 }
 
 static void add_score(struct saved *s, const struct model *m, const float *trainable)
@@ -239,9 +241,11 @@ static void add_score(struct saved *s, const struct model *m, const float *train
     add_pooler(s, m);
     const float *weight = trainable + m->score.offset;
     s->names = score_tensors(m->arch);
-    s->tensor[s->n++] = (struct safetensors_out){s->names.weight, DTYPE_F32, 2, {m->score.n, width}, weight};
+    s->tensor[s->n++] = (struct safetensors_out){
+        .name = s->names.weight, .dtype = DTYPE_F32, .n_dims = 2, .shape = {m->score.n, width}, .data = weight};
     if (m->score.has_bias)
-        s->tensor[s->n++] = (struct safetensors_out){s->names.bias, DTYPE_F32, 1, {m->score.n}, weight + m->score.n * width};
+        s->tensor[s->n++] = (struct safetensors_out){
+            .name = s->names.bias, .dtype = DTYPE_F32, .n_dims = 1, .shape = {m->score.n}, .data = weight + m->score.n * width};
 }
 
 int lora_write(const struct model *m, const struct peft_config *config, const char *folder)

@@ -79,7 +79,8 @@ static int read_saved(struct peft_adapter *p, const struct arch *a)
         if (in_pairs(p, e))
             continue;
         const char *name = strncmp(e->name, prefix, lead) ? "" : e->name + lead;
-        if (is_of_module(name, arch_embedding_module(a)) || is_of_module(name, arch_head_module(a)))
+        if (is_of_module(name, arch_embedding_module(a)) ||
+            (a->use == ARCH_LANGUAGE_MODEL && is_of_module(name, arch_head_module(a))))
             return error_set(ERR_FILE,
                              "%s: tensor %s is a copy of a weight of the model, which is not supported; merge the adapter with PEFT "
                              "(merge_and_unload, save_pretrained), and give the result as model.path",
