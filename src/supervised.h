@@ -1,5 +1,5 @@
 /* Supervised training: the loop that pretrain, sft and reward have in common. A task says what an example is worth; the loop
- * deals examples to ranks, sums gradients, guards and makes updates, evaluates, writes metrics and checkpoints, stops and resumes.
+ * deals examples to ranks, sums gradients, guards and makes updates, evaluates, writes metrics and checkpoints, stops, resumes.
  *
  *   supervised_plan    memory: the engine's, the loop's and the task's; the banner
  *   supervised_run     weights in, resume, steps, evaluations; the task writes what it has trained afterwards
