@@ -129,7 +129,7 @@ static void set_targets(struct peft_targets *t, const struct settings_strings *s
 }
 
 /* The adapters of model.adapter where it is given, else those that lora.* asks for. Dropout belongs to the training, not to the
- * adapter: it is the run's own. */
+ * adapter: it is the run's own; so is what the model is trained for. */
 static void describe_adapters(struct engine *e)
 {
     const struct settings_lora *l = &e->settings->lora;
@@ -137,21 +137,23 @@ static void describe_adapters(struct engine *e)
         e->peft = e->adapter.config;
         e->adapter.config = (struct peft_config){0};
         e->peft.lora_dropout = l->lora_dropout;
-        for (int i = 0; i < e->peft.modules_to_save.n; i++)
+        for (int i = 0; !e->need.scores && i < e->peft.modules_to_save.n; i++)
             log_warn("adapter %s: its trained %s is not used by this task", e->settings->model.adapter,
                      e->peft.modules_to_save.item[i]);
         if (!e->peft.base_model_name_or_path)
             e->peft.base_model_name_or_path = strdup(e->settings->model.path);
         log_adapter(e->settings, &e->peft);
-        return;
+    } else {
+        e->peft = (struct peft_config){.r = (int)l->r,
+                                       .lora_alpha = (double)l->lora_alpha,
+                                       .lora_dropout = l->lora_dropout,
+                                       .use_rslora = l->use_rslora,
+                                       .base_model_name_or_path = strdup(e->settings->model.path)};
+        set_targets(&e->peft.target_modules, &l->target_modules);
+        set_targets(&e->peft.exclude_modules, &l->exclude_modules);
     }
-    e->peft = (struct peft_config){.r = (int)l->r,
-                                   .lora_alpha = (double)l->lora_alpha,
-                                   .lora_dropout = l->lora_dropout,
-                                   .use_rslora = l->use_rslora,
-                                   .base_model_name_or_path = strdup(e->settings->model.path)};
-    set_targets(&e->peft.target_modules, &l->target_modules);
-    set_targets(&e->peft.exclude_modules, &l->exclude_modules);
+    free(e->peft.task_type);
+    e->peft.task_type = strdup(e->need.scores ? "SEQ_CLS" : "CAUSAL_LM");
 }
 
 /* The adapter of the reference policy; NULL: it has none. */

@@ -194,7 +194,12 @@ static void log_phases(const struct timing_file *f)
 /* Samples of a step, over all ranks. */
 static int64_t batch_size(const struct settings *s)
 {
-    return s->task == TASK_PRETRAIN ? s->pretrain.batch_size : s->task == TASK_SFT ? s->sft.batch_size : s->ppo.batch_size;
+    switch (s->task) {
+    case TASK_PRETRAIN: return s->pretrain.batch_size;
+    case TASK_SFT: return s->sft.batch_size;
+    case TASK_REWARD: return s->reward_model.batch_size;
+    default: return s->ppo.batch_size;
+    }
 }
 
 int run_report(struct run *r, struct engine *e)

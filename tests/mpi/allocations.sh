@@ -35,6 +35,19 @@ optim: { learning_rate = 0.0; };
 run: { output_dir = "$work/run"; max_steps = $steps; save_steps = 0; eval_steps = 2; threads = 1; };
 END
 
+# The same of pairs of answers.
+cat >"$work/reward.cfg" <<END
+task = "reward";
+model: { path = "input/tiny"; quantization = "int8"; outlier_threshold = 2.5; };
+lora: { target_modules = ["all-linear"]; };
+data: { path = "$work/pairs.jsonl"; eval_path = "$work/pairs.jsonl"; };
+reward_model: { batch_size = 12; micro_batch_size = 2; };
+optim: { learning_rate = 0.0; };
+run: { output_dir = "$work/run"; max_steps = $steps; save_steps = 0; eval_steps = 2; threads = 1; };
+END
+sed 's/.*"completion": "\(.*\)"}$/{"chosen": "It was good.\1", "rejected": "It was bad."}/' input/tiny/completions.heldout.jsonl |
+    head -n 20 >"$work/pairs.jsonl"
+
 # Lines of the plan's table.
 table()
 {
@@ -68,5 +81,6 @@ planned()
 for n in 1 2; do
     planned ppo $n 1
     planned sft $n 2 # the first line is the evaluation before the first step
+    planned reward $n 2
 done
 exit 0

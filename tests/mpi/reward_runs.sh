@@ -15,21 +15,18 @@ awk -v work="$work" 'BEGIN {
     }
 }'
 
-# score_head NAME RANKS OPTION..: a run into $work/NAME; what it prints goes to $work/NAME.log
+# pairs NAME RANKS OPTION.., classes NAME RANKS OPTION..: a run on these data into $work/NAME; what it prints goes to $work/NAME.log
 score_head() {
-    name=$1 n=$2
-    shift 2
-    ranks "$n" "$program" input/tiny-reward.cfg -s run.output_dir="$work/$name" -s lora.r=4 -s reward_model.batch_size=8 "$@" \
-        >"$work/$name.log" 2>&1
+    data=$1 name=$2 n=$3
+    shift 3
+    ranks "$n" "$program" input/tiny-reward.cfg -s run.output_dir="$work/$name" -s lora.r=4 -s reward_model.batch_size=8 \
+        -s data.path="$work/$data.jsonl" -s data.eval_path="$work/$data.heldout.jsonl" "$@" >"$work/$name.log" 2>&1
 }
 
-# pairs NAME RANKS OPTION.., classes NAME RANKS OPTION..: the same on these data
 pairs() {
-    score_head "$@" -s data.path="$work/pairs.jsonl" -s data.eval_path="$work/pairs.heldout.jsonl" \
-        -s reward_model.loss=pairwise -s reward_model.center_rewards_coefficient=0.01
+    score_head pairs "$@" -s reward_model.loss=pairwise -s reward_model.center_rewards_coefficient=0.01
 }
 
 classes() {
-    score_head "$@" -s data.path="$work/classes.jsonl" -s data.eval_path="$work/classes.heldout.jsonl" \
-        -s 'reward_model.label_names=["bad", "good"]'
+    score_head classes "$@" -s 'reward_model.label_names=["bad", "good"]'
 }
