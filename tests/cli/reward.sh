@@ -29,7 +29,7 @@ data 1 '{"text": "a"}\n' 'data:1: no field "label"' $classes
 data 1 '{"text": "a", "label": 1.5}\n' 'data:1: the field "label" is a float' $classes
 data 2 '{"text": "a", "label": "x"}\n' 'data: 1 class: a classifier needs two or more' $classes
 data 1 '{"text": "a", "label": -1}\n{"text": "a", "label": 1}\n' 'data:1: the label -1 is not in 0 .. 1 (LABEL_0, LABEL_1)' $classes
-data 1 '{"text": "a", "label": "x"}\n{"text": "a", "label": "y"}\n' 'data:1: the label "x" is none of "y", "z"' $classes -s 'reward_model.label_names=["y", "z"]'
+data 1 '{"text": "a", "label": "x"}\n{"text": "a", "label": "y"}\n' 'data:1: the label "x" is none of y, z' $classes -s 'reward_model.label_names=["y", "z"]'
 data 1 '{"text": "a b c d e f", "label": 0}\n{"text": "a", "label": 1}\n' 'data: 1 of 2 texts have more than 3 tokens' $classes \
     -s data.max_length=3 -s data.truncation=error
 data 1 '{"text": "", "label": 0}\n{"text": "a", "label": 1}\n' 'data:1: the text gives no tokens' $classes
