@@ -44,6 +44,7 @@ void bench_describe(struct bench *b, const char *name, const struct bench_option
 {
     const char *srcdir = getenv("srcdir");
     memset(b, 0, sizeof *b);
+    b->gradient_bound = 5e-2;
     snprintf(b->path, sizeof b->path, "%s/tests/reference/%s", srcdir ? srcdir : ".", name);
     bench_done(hf_folder_open(&b->folder, b->path, o->use));
     bench_backend(&b->be, o->threads);
@@ -160,7 +161,7 @@ void bench_expect_gradient(struct bench *b, const char *name, int64_t offset, co
     b->be.ops->copy_out(&b->be, sum, b->model.trainable.grads.sum + offset, (size_t)n * sizeof *sum);
     for (int64_t i = 0; i < n; i++)
         got[i] = (float)((double)sum[i] * 0x1p-48);
-    if (!(distance(got, want, n) <= (bench_rounded(b) ? 5e-2 : 1e-4)))
+    if (!(distance(got, want, n) <= (bench_rounded(b) ? b->gradient_bound : 1e-4)))
         fail_msg("%s: gradient differs by %.3g of its norm", name, distance(got, want, n));
     free(sum);
     free(got);

@@ -18,6 +18,7 @@ struct bench {
     struct model model;
     struct micro_batch mb;
     struct arena arena;
+    double gradient_bound; /* of gradients' errors where activations are rounded: bench_describe sets it to 5e-2 */
 };
 
 struct bench_options {
@@ -50,7 +51,7 @@ float *bench_floats(const struct safetensors *s, const char *name, int64_t n);  
 
 /* |got - want| <= 1e-4 + 1e-5 |want|; rounded: 2e-2 of the norm */
 void bench_expect(const struct bench *b, const char *what, const float *got, const float *want, int64_t n);
-/* The gradients at offset: within 1e-4 of their norm, as PyTorch sums in float32 too; rounded: 5e-2. */
+/* The gradients at offset: within 1e-4 of their norm, as PyTorch sums in float32 too; rounded: gradient_bound. */
 void bench_expect_gradient(struct bench *b, const char *name, int64_t offset, const float *want, int64_t n);
 
 #endif
