@@ -1,17 +1,16 @@
-/* Causal attention over whole sequences, forward. A block takes a tile of queries of one head and goes through the keys that they see;
+/* Attention over whole sequences, causal or both ways, forward. A block takes a tile of queries of one head and goes through the keys that they see;
  * scores and probabilities stay in registers (FlashAttention-2, Dao, arXiv:2307.08691). The order of a row's sums is that of
  * attention.cuh: a split's sums start from nothing and are merged into the row's total, which costs a second set of sums in registers
  * and gives decoding the freedom to compute splits apart. */
 #include "cuda/attention.cuh"
-#include "cuda/attention.h"
 #include "cuda/ops.h"
 
 /* o = softmax(scale q k^T) v, row by row.
  *   q, o [N][nh hd], k, v [N][nkv hd] bf16, start [S + 1]
  * Block:   64 queries (32 for heads of more than 128) of one sequence and head; a warp 16 of them. Tiles with the most keys first.
  * Launch:  grid (N / 64 + S, nh); 128 threads; (64 + 2 * 64) HD * 2 bytes of dynamic shared memory (HD 96: 36 KiB, 128: 48 KiB)
- * Bytes:   reads 2 N nh hd, writes as many, keys and values once a tile of queries (from L2); 2 T^2 hd operations a head and sequence
- *          of T tokens, rounded up to tiles
+ * Bytes:   reads 2 N nh hd, writes as many, keys and values once a tile of queries (from L2); 2 T^2 hd operations (4 both ways) a
+ *          head and sequence of T tokens, rounded up to tiles
  * Same bits: order of attention.cuh; tiles are counted from the sequence's start, not from the batch's
  * Limits:  hd % 8 == 0, hd <= 256 (attention_shape_of)
  */
@@ -39,7 +38,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
                                  .stride = kv_stride,
                                  .keys = t.length,
                                  .columns = a.head_dim,
-                                 .end = (t.first + rows - 1) / KEY_TILE + 1};
+                                 .end = last_seen(&a, t.first + rows - 1, t.length) / KEY_TILE + 1};
     const int from = first_seen(&a, t.first) / KEY_TILE;
     load_tile<HD, ROWS, ATTENTION_THREADS>(q_tile, q + q_at, q_stride, rows, a.head_dim);
     load_keys<HD, ATTENTION_THREADS>(&x, from);
@@ -48,7 +47,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
     const int warp = threadIdx.x / WARP, row = warp / PARTS * MMA_ROWS,
               column = warp % PARTS * COLUMNS;
     const int own = t.first + row + threadIdx.x % WARP / 4;
-    const struct seen seen = seen_by(&a, own, own + 8);
+    const struct seen seen = seen_by(&a, own, own + 8, t.length);
     float total[COLUMNS / 8][4] = {}, total_max[2] = {-INFINITY, -INFINITY}, total_sum[2] = {};
     for (int tile = from, to; tile < x.end; tile = to) {
         to = min((tile / SPLIT_TILES + 1) * SPLIT_TILES, x.end);

@@ -16,17 +16,19 @@
 #ifndef RLHF_CUDA_ATTENTION_CUH
 #define RLHF_CUDA_ATTENTION_CUH
 
+#include "cuda/attention.h"
 #include "cuda/cuda.h"
 #include "cuda/load.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/reduce.cuh"
 
 enum { KEY_TILE = 64, SPLIT_TILES = 4, SPLIT_KEYS = SPLIT_TILES * KEY_TILE, MMA_ROWS = 16 };
-enum { ATTENTION_WARPS = 4, ATTENTION_THREADS = ATTENTION_WARPS * WARP, HEAD_DIM_MOST = 256 };
+enum { ATTENTION_WARPS = 4, ATTENTION_THREADS = ATTENTION_WARPS * WARP };
 
 /* The part of struct attention that kernels need. */
 struct attention_shape {
     int heads, kv_heads, head_dim, window;
+    bool bidirectional;
     float scale, scale_log2;
 };
 
@@ -35,8 +37,9 @@ static inline struct attention_shape attention_shape_of(const struct attention *
     CHECK(a->head_dim % PACK == 0 && a->head_dim <= HEAD_DIM_MOST,
           "a head size of %d: not a multiple of %d up to %d", a->head_dim, PACK, HEAD_DIM_MOST);
     CHECK(a->heads % a->kv_heads == 0, "%d heads, %d of keys", a->heads, a->kv_heads);
-    return (struct attention_shape){a->heads,  a->kv_heads, a->head_dim,
-                                    a->window, a->scale,    a->scale * 1.44269504f};
+    CHECK(a->window == 0 || !a->bidirectional, "a window of attention both ways");
+    return (struct attention_shape){a->heads,         a->kv_heads, a->head_dim,           a->window,
+                                    a->bidirectional, a->scale,    a->scale * 1.44269504f};
 }
 
 /* Calls launch<HD>(...) with the head size rounded up to one that kernels are made for. */
@@ -62,10 +65,15 @@ template <int HD> struct tiles_of {
     static constexpr int LD = HD > 128 ? HD + PACK : HD; /* of a row in shared memory */
 };
 
-/* The first key that the query at a position sees. */
+/* The first and the last key that the query at a position of a sequence of `length` tokens sees. */
 __device__ __forceinline__ int first_seen(const struct attention_shape *a, int position)
 {
     return a->window > 0 && position >= a->window ? position - a->window + 1 : 0;
+}
+
+__device__ __forceinline__ int last_seen(const struct attention_shape *a, int position, int length)
+{
+    return a->bidirectional ? length - 1 : position;
 }
 
 /* --- the cache: bf16 [slots][kv_heads][keys, values][max_tokens][head_dim] --- */
@@ -241,9 +249,11 @@ struct seen {
     int from[2], to[2]; /* columns (keys) that the lane's rows see: [from, to] */
 };
 
-__device__ __forceinline__ struct seen seen_by(const struct attention_shape *a, int row0, int row1)
+__device__ __forceinline__ struct seen seen_by(const struct attention_shape *a, int row0, int row1,
+                                               int length)
 {
-    return (struct seen){{first_seen(a, row0), first_seen(a, row1)}, {row0, row1}};
+    return (struct seen){{first_seen(a, row0), first_seen(a, row1)},
+                         {last_seen(a, row0, length), last_seen(a, row1, length)}};
 }
 
 /* Sets scores of keys that are not seen to -inf. first: the tile's first key. */

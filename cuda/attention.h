@@ -1,8 +1,10 @@
-/* Scratch of attention's operations. */
+/* Limits and scratch of attention's operations. */
 #ifndef RLHF_CUDA_ATTENTION_H
 #define RLHF_CUDA_ATTENTION_H
 
 #include <stddef.h>
+
+enum { HEAD_DIM_MOST = 256 };
 
 /* attn_backward: two floats a token and head. */
 size_t attention_statistics_bytes(int n_tokens, int heads);

@@ -1,4 +1,5 @@
-/* Derivatives of causal attention. Nothing of the forward pass is kept: probabilities are computed again from queries and keys.
+/* Derivatives of attention, causal or both ways. Nothing of the forward pass is kept: probabilities are computed again from queries and
+ * keys.
  *
  *   p_ij = exp(scale s_ij) / sum_j exp(scale s_ij);  dp_ij = do_i . v_j;  delta_i = sum_j p_ij dp_ij  (= do_i . o_i)
  *   ds_ij = p_ij (dp_ij - delta_i);  dq_i = scale sum_j ds_ij k_j;  dk_j = scale sum_i ds_ij q_i;  dv_j = sum_i p_ij do_i
@@ -9,7 +10,6 @@
  * terms often cancel, so p and ds enter the products with 16 bits (tile_values): with 8, single elements are off by more than 1 %.
  */
 #include "cuda/attention.cuh"
-#include "cuda/attention.h"
 #include "cuda/ops.h"
 
 /* Rows of a passing tile: those of the second kernel are smaller where its sums fill the registers. */
@@ -105,7 +105,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
     const int64_t kv_at = t.start * kv_stride + kv_head * a.head_dim;
     const struct passing x = {do_tile + ROWS * LD, k, v, kv_stride, a.head_dim};
     const int first_key = first_seen(&a, t.first) / KEYS * KEYS,
-              tiles = (t.first + rows - 1 - first_key) / KEYS + 1;
+              tiles = (last_seen(&a, t.first + rows - 1, t.length) - first_key) / KEYS + 1;
     load_tile<HD, ROWS, ATTENTION_THREADS>(q_tile, q + q_at, q_stride, rows, a.head_dim);
     load_tile<HD, ROWS, ATTENTION_THREADS>(do_tile, d_o + q_at, q_stride, rows, a.head_dim);
     load_pair<HD, KEYS>(&x, 0, kv_at, first_key, t.length);
@@ -114,7 +114,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
     const int warp = threadIdx.x / WARP, row = warp / PARTS * MMA_ROWS,
               column = warp % PARTS * COLUMNS;
     const int own = t.first + row + threadIdx.x % WARP / 4;
-    const struct seen seen = seen_by(&a, own, own + 8);
+    const struct seen seen = seen_by(&a, own, own + 8, t.length);
     struct running sums = {{-INFINITY, -INFINITY}, {}, {}};
     struct statistics of[2] = {};
     float total[COLUMNS / 8][4] = {};
@@ -190,7 +190,12 @@ __device__ __forceinline__ void slopes(float (*dp)[4], const float (*p)[4],
     }
 }
 
-/* The queries that see a key: [key, to]. */
+/* The queries that see a key: from the first to the last. */
+__device__ __forceinline__ int first_seeing(const struct attention_shape *a, int key)
+{
+    return a->bidirectional ? 0 : key;
+}
+
 __device__ __forceinline__ int last_seeing(const struct attention_shape *a, int key, int length)
 {
     return a->window > 0 ? min(length, key + a->window) - 1 : length - 1;
@@ -228,23 +233,24 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
     const int64_t kv_at = (t.start + t.first) * kv_stride + kv_head * a.head_dim;
     const int64_t q_at = t.start * q_stride + (int64_t)kv_head * group * a.head_dim;
     const struct passing x = {v_tile + ROWS * LD, q, d_o, q_stride, a.head_dim};
-    const int last = last_seeing(&a, t.first + rows - 1, t.length);
+    const int first = first_seeing(&a, t.first), last = last_seeing(&a, t.first + rows - 1, t.length);
     load_tile<HD, ROWS, ATTENTION_THREADS>(k_tile, k + kv_at, kv_stride, rows, a.head_dim);
     load_tile<HD, ROWS, ATTENTION_THREADS>(v_tile, v + kv_at, kv_stride, rows, a.head_dim);
-    load_pair<HD, QUERIES>(&x, 0, q_at, t.first, t.length);
+    load_pair<HD, QUERIES>(&x, 0, q_at, first, t.length);
     copy_async_commit();
 
     const int warp = threadIdx.x / WARP, row = warp / PARTS * MMA_ROWS,
               column = warp % PARTS * COLUMNS;
     const int own = t.first + row + threadIdx.x % WARP / 4;
     const struct seen seeing = {
-        {own, own + 8}, {last_seeing(&a, own, t.length), last_seeing(&a, own + 8, t.length)}};
+        {first_seeing(&a, own), first_seeing(&a, own + 8)},
+        {last_seeing(&a, own, t.length), last_seeing(&a, own + 8, t.length)}};
     float dk_sum[COLUMNS / 8][4] = {}, dv_sum[COLUMNS / 8][4] = {};
-    for (int head = 0, query = t.first, buffer = 0; head < group; buffer ^= 1) {
+    for (int head = 0, query = first, buffer = 0; head < group; buffer ^= 1) {
         bf16 *const own_q = x.tile + buffer * 2 * QUERIES * LD, *const own_do =
                                                                     own_q + QUERIES * LD;
-        const int next = query + QUERIES <= last ? query + QUERIES : t.first,
-                  next_head = head + (next == t.first);
+        const int next = query + QUERIES <= last ? query + QUERIES : first,
+                  next_head = head + (next == first);
         if (next_head < group)
             load_pair<HD, QUERIES>(&x, buffer ^ 1, q_at + next_head * a.head_dim, next, t.length);
         copy_async_commit();

@@ -3,7 +3,6 @@
  * bits. The grid covers the cache's length; warps beyond a sequence's position end at once, so a recorded program serves all lengths.
  */
 #include "cuda/attention.cuh"
-#include "cuda/attention.h"
 #include "cuda/ops.h"
 
 /* Rows (sequence, head, split) of partial results at a time: more sequences than that holds are computed in turns. 32768 rows are a
@@ -63,7 +62,7 @@ static __global__ void __launch_bounds__(WARP)
     load_keys<HD, WARP>(&x, from);
     load_values<HD, WARP>(&x, from);
 
-    const struct seen seen = seen_by(&a, position, position);
+    const struct seen seen = seen_by(&a, position, position, position + 1);
     float o[HD / 8][4], max[2], sum[2];
     attend_split<HD, HD, WARP>(o, max, sum, q_tile, 0, 0, &x, &seen, from, to, a.scale_log2);
 
@@ -148,6 +147,7 @@ void cuda_attn_decode(struct backend *be, act_t *o, const act_t *q, const struct
     enum { THREADS = 256 };
     if (cuda_failed(be))
         return;
+    CHECK(!a->bidirectional, "decoding with attention both ways");
     const struct attention_shape shape = attention_shape_of(a);
     const int splits = splits_of(cache->max_tokens), fit = PARTIAL_ROWS / (a->heads * splits),
               turn = fit > 0 ? fit : 1;

@@ -45,7 +45,7 @@ void cuda_linear_refresh(struct backend *be, struct linear *l)
     cudaStream_t stream = cuda_state(be)->stream;
     for (int i = 0; i < LINEAR_ADAPTERS; i++) {
         struct lora *a = l->adapter[i];
-        if (!a)
+        if (!a || a->packed)
             continue;
         CHECK(a->r >= 1 && a->r <= LORA_MOST, "an adapter of rank %d", a->r);
         const int ranks = lora_ranks(a->r), in_ld = linear_ld(l->in), out_ld = linear_ld(l->out);

@@ -1,4 +1,5 @@
 /* What the module exports: the table of operations, and the function that starts them. */
+#include "cuda/attention.h"
 #include "cuda/gemm.h"
 #include "cuda/int8.h"
 #include "cuda/ops.h"
@@ -9,6 +10,7 @@ extern "C" const struct backend_ops backend_module = {
     .name = "cuda",
     .width_multiple = 8,
     .width_most = QUANTISE_IN_MOST, /* norms take as many columns */
+    .head_dim_most = HEAD_DIM_MOST,
     .rank_most = LORA_MOST,
     .decode_multiple = 8,
     .trains_weights = 0,

@@ -17,7 +17,7 @@ enum memory {
     MEM_WEIGHTS,     /* linear layers: int8 codes or 16/32-bit */
     MEM_SCALES,      /* row scales, biases, norm weights, rotary tables */
     MEM_EMBEDDING,   /* embedding and LM head */
-    MEM_ADAPTERS,    /* trainable parameters (adapters, value head; all weights in pretrain) and packed copies */
+    MEM_ADAPTERS,    /* trainable parameters (adapters, value head; all weights in pretrain), frozen adapters, packed copies */
     MEM_GRADIENTS,   /* int64 accumulators */
     MEM_OPTIMIZER,   /* two moments */
     MEM_KV_CACHE,

@@ -27,7 +27,7 @@
 #endif
 typedef BACKEND_ACT act_t;
 
-enum { BACKEND_ABI = 3, LINEAR_ADAPTERS = 2, GROUP_MAX = 4, DEVICE_ID_BYTES = 16, REDUCE_ID_BYTES = 128 };
+enum { BACKEND_ABI = 4, LINEAR_ADAPTERS = 4, GROUP_MAX = 4, DEVICE_ID_BYTES = 16, REDUCE_ID_BYTES = 128 };
 
 struct text;
 
@@ -48,9 +48,10 @@ struct batch {
 struct lora {
     int r;
     float scale, dropout;
-    float *a, *b;               /* A [r][in], B [out][r]: views into the trainable vector */
+    float *a, *b;               /* A [r][in], B [out][r]: views into the trainable vector, or a frozen adapter's own memory */
     void *a_packed, *b_packed;  /* the backend's layout for forward: lora_packed_bytes */
-    int64_t offset_a, offset_b; /* index of their first element in the trainable vector and in the gradients */
+    int64_t offset_a, offset_b; /* index of their first element in the trainable vector and in the gradients; -1: frozen */
+    bool packed;                /* frozen, and packed since it was read: linear_refresh passes over it */
     struct rng_key key;         /* of (seed, RNG_DROPOUT, layer, module) */
 };
 
@@ -161,7 +162,7 @@ struct backend_ops {
     enum dtype act;      /* of activations */
     const char *name;    /* "cpu", "cuda" */
     int width_multiple;  /* the model's widths (hidden, intermediate, head size) are multiples of it */
-    int width_most, rank_most; /* the largest width, and the largest rank of adapters */
+    int width_most, head_dim_most, rank_most; /* the largest width, size of a head, rank of adapters */
     int decode_multiple; /* a decode batch has a multiple of so many sequences (the rest idle, in slot kv_cache.slots - 1) */
     int trains_weights;  /* 1: masters, norms and embeddings may be trained; 0: adapters and the scalar head only */
     int host_memory;     /* 1: memory of the device is the host's */
@@ -192,7 +193,7 @@ struct backend_ops {
      * to even) and rounds to what the layer's dtype is stored as. rows may be reused on return. */
     void (*linear_put_rows)(struct backend *be, struct linear *l, const void *rows, enum dtype dtype, int first, int n);
     void (*linear_get_rows)(struct backend *be, const struct linear *l, float *rows, int first, int n); /* dequantised */
-    void (*linear_refresh)(struct backend *be, struct linear *l); /* repacks master (pretrain) and adapters after an update */
+    void (*linear_refresh)(struct backend *be, struct linear *l); /* packs master (pretrain) and adapters anew, but those that stay as they are */
     void (*copy_in)(struct backend *be, void *device, const void *host, size_t bytes); /* host may be reused on return */
     void (*zero)(struct backend *be, void *device, size_t bytes);
     void (*copy_out)(struct backend *be, void *host, const void *device, size_t bytes); /* waits for earlier work */

@@ -64,3 +64,18 @@ void banner_prompts(const struct tokenizer *t, const struct prompt_list *prompts
              (long long)first->n, text_string(&shown), first->n > TOKENS_SHOWN ? " .." : "");
     text_free(&shown);
 }
+
+void banner_example(const struct tokenizer *t, const int32_t *ids, int n, int first)
+{
+    enum { END_SHOWN = 8 };
+    struct text shown = {0};
+    const int begin = n > TOKENS_SHOWN ? TOKENS_SHOWN - END_SHOWN : n;
+    banner_tokens(&shown, t, ids, begin);
+    if (n > begin) {
+        text_add_string(&shown, " ..");
+        banner_tokens(&shown, t, ids + n - END_SHOWN, END_SHOWN);
+    }
+    log_line("the first, %d tokens, of which the last %d are to be learnt (special ones in \xc2\xab \xc2\xbb):%s", n, n - first,
+             text_string(&shown));
+    text_free(&shown);
+}

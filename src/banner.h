@@ -12,6 +12,9 @@ void banner_print(struct engine *e);
  * angle quotes. */
 void banner_prompts(const struct tokenizer *t, const struct prompt_list *prompts);
 
+/* The first training example of n tokens in that form, its end too; targets are ids[first ..]. */
+void banner_example(const struct tokenizer *t, const int32_t *ids, int n, int first);
+
 /* Appends that form of n ids. Whitespace shows as the vocabulary writes it; where a token has it bare, as U+2423, \n, \t, \r. */
 void banner_tokens(struct text *out, const struct tokenizer *t, const int32_t *ids, int64_t n);
 

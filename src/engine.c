@@ -38,6 +38,8 @@ static int open_files(struct engine *e)
                          tokenizer_vocab_size(e->tokenizer) - 1, e->folder.arch.vocab - 1);
     if (m->adapter[0])
         TRY(peft_open(&e->adapter, m->adapter, &e->folder.arch));
+    if (strcmp(m->ref_adapter, "none") && strcmp(m->ref_adapter, "start"))
+        TRY(peft_open(&e->reference, m->ref_adapter, &e->folder.arch));
     return 0;
 }
 
@@ -45,16 +47,21 @@ static int open_files(struct engine *e)
 static int check_widths(const struct engine *e)
 {
     const struct arch *a = &e->folder.arch;
+    const struct backend_ops *ops = e->be.ops;
     const struct {
         const char *name;
-        int width;
-    } widths[] = {{"hidden_size", a->hidden}, {"intermediate_size", a->intermediate}, {"the head size", a->head_dim}};
-    const int multiple = e->be.ops->width_multiple;
+        int width, most;
+    } widths[] = {{"hidden_size", a->hidden, ops->width_most},
+                  {"intermediate_size", a->intermediate, ops->width_most},
+                  {"the width of the embeddings", a->embedding_width, ops->width_most},
+                  {"the head size", a->head_dim, ops->head_dim_most},
+                  {"the width of all heads", a->heads * a->head_dim, ops->width_most}};
+    const int multiple = ops->width_multiple;
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
-        if (widths[i].width % multiple != 0 || widths[i].width > e->be.ops->width_most)
+        if (widths[i].width % multiple != 0 || widths[i].width > widths[i].most)
             return error_set(ERR_FILE, "%s: %s is %d: the %s backend needs a multiple of %d up to %d; set run.device = \"cpu\"",
-                             e->settings->model.path, widths[i].name, widths[i].width, e->be.ops->name, multiple,
-                             e->be.ops->width_most);
+                             e->settings->model.path, widths[i].name, widths[i].width, ops->name, multiple,
+                             widths[i].most);
     return 0;
 }
 
@@ -104,9 +111,20 @@ static void log_adapter(const struct settings *s, const struct peft_config *c)
         text_format(&other, ", lora.use_rslora = %s", l->use_rslora ? "true" : "false");
     if (l->target_modules.n)
         text_add_string(&other, ", lora.target_modules");
+    if (l->exclude_modules.n)
+        text_add_string(&other, ", lora.exclude_modules");
     log_line("adapter %s: r %d, lora_alpha %g%s%s%s", s->model.adapter, c->r, c->lora_alpha, c->use_rslora ? ", rslora" : "",
              other.n ? "; not used: " : "", other.n ? text_string(&other) + 2 : "");
     text_free(&other);
+}
+
+static void set_targets(struct peft_targets *t, const struct settings_strings *s)
+{
+    if (s->n == 1 && (!strcmp(s->item[0], "all-linear") || strpbrk(s->item[0], "*\\[(|")))
+        peft_targets_set_string(t, s->item[0]);
+    else
+        for (int i = 0; i < s->n; i++)
+            peft_targets_add(t, s->item[i]);
 }
 
 /* The adapters of model.adapter where it is given, else those that lora.* asks for. Dropout belongs to the training, not to the
@@ -118,6 +136,9 @@ static void describe_adapters(struct engine *e)
         e->peft = e->adapter.config;
         e->adapter.config = (struct peft_config){0};
         e->peft.lora_dropout = l->lora_dropout;
+        for (int i = 0; i < e->peft.modules_to_save.n; i++)
+            log_warn("adapter %s: its trained %s is not used by this task", e->settings->model.adapter,
+                     e->peft.modules_to_save.item[i]);
         if (!e->peft.base_model_name_or_path)
             e->peft.base_model_name_or_path = strdup(e->settings->model.path);
         log_adapter(e->settings, &e->peft);
@@ -128,12 +149,15 @@ static void describe_adapters(struct engine *e)
                                    .lora_dropout = l->lora_dropout,
                                    .use_rslora = l->use_rslora,
                                    .base_model_name_or_path = strdup(e->settings->model.path)};
-    const struct settings_strings *t = &l->target_modules;
-    if (t->n == 1 && (!strcmp(t->item[0], "all-linear") || strpbrk(t->item[0], "*\\[(|")))
-        peft_targets_set_string(&e->peft.target_modules, t->item[0]);
-    else
-        for (int i = 0; i < t->n; i++)
-            peft_targets_add(&e->peft.target_modules, t->item[i]);
+    set_targets(&e->peft.target_modules, &l->target_modules);
+    set_targets(&e->peft.exclude_modules, &l->exclude_modules);
+}
+
+/* The adapter of the reference policy; NULL: it has none. */
+static const struct peft_adapter *reference_adapter(const struct engine *e)
+{
+    const struct peft_adapter *adapter = strcmp(e->settings->model.ref_adapter, "start") ? &e->reference : &e->adapter;
+    return adapter->n ? adapter : NULL;
 }
 
 static int build_model(struct engine *e)
@@ -147,11 +171,14 @@ static int build_model(struct engine *e)
                               .outlier_threshold = (float)s->outlier_threshold,
                               .train_all = e->need.all_weights};
     model_init(&e->model, &e->folder.arch, &e->be, &o);
-    if (e->need.adapters && e->peft.r > e->be.ops->rank_most)
-        return error_set(ERR_INPUT, "the adapters' rank is %d (lora.r, or model.adapter's): the %s backend takes up to %d", e->peft.r,
-                         e->be.ops->name, e->be.ops->rank_most);
     if (e->need.adapters)
         TRY(lora_attach(&e->model, &e->peft, (uint64_t)e->settings->run.seed));
+    for (int i = 0; i < e->need.n_frozen; i++)
+        TRY(lora_attach_frozen(&e->model, e->need.frozen[i]) < 0 ? -1 : 0);
+    if (reference_adapter(e)) {
+        e->model.reference = lora_attach_frozen(&e->model, reference_adapter(e));
+        TRY(e->model.reference < 0 ? -1 : 0);
+    }
     if (e->need.value_head)
         model_add_value_head(&e->model);
     if (e->need.train)
@@ -330,6 +357,10 @@ static int fill(struct engine *e)
         lora_init(m, seed);
     if (e->settings->model.adapter[0])
         TRY(lora_read(m, &e->adapter, e->settings->model.adapter));
+    for (int i = 0; i < e->need.n_frozen; i++)
+        TRY(lora_read_frozen(m, e->need.frozen[i], 1 + i));
+    if (m->reference >= 0)
+        TRY(lora_read_frozen(m, reference_adapter(e), m->reference));
     return 0;
 }
 
@@ -361,6 +392,7 @@ void engine_close(struct engine *e)
     free(e->places);
     peft_config_free(&e->peft);
     peft_close(&e->adapter);
+    peft_close(&e->reference);
     tokenizer_close(e->tokenizer);
     hf_folder_close(&e->folder);
 }

@@ -25,6 +25,8 @@ struct engine_need {
     int slots;        /* sequences to decode at once wanted; 0: no generation */
     bool train;       /* backward too */
     bool adapters, value_head, all_weights;
+    const struct peft_adapter *frozen[LINEAR_ADAPTERS - 1]; /* more adapters on the same weights, opened for e->folder.arch: */
+    int n_frozen;                                           /* frozen[i] is adapter 1 + i of passes */
     void (*layout)(void *context, struct arena *a); /* of what the algorithm itself works in, on the host; or NULL */
     void *context;
 };
@@ -42,6 +44,7 @@ struct engine {
     struct gradient gradient; /* of tasks that train */
     struct peft_config peft; /* of the adapters: model.adapter's, else lora.*; what is written says the same */
     struct peft_adapter adapter; /* model.adapter, opened; engine_plan takes its config */
+    struct peft_adapter reference; /* model.ref_adapter, opened, where it is a folder */
     struct arena arena;
     struct engine_need need;
     struct model_shape shape;

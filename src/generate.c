@@ -62,13 +62,15 @@ static bool is_eos(const struct generate_options *o, int32_t token)
     return false;
 }
 
-/* What a recorded decode step of S sequences depends on beside the contents of memory. */
-static uint64_t program_key(const struct generate_options *o, int S)
+/* What a recorded decode step of S sequences depends on beside the contents of memory: where the memory is, of the generator and
+ * so of its model, is part of it. */
+static uint64_t program_key(const struct generator *g, const struct generate_options *o, int S)
 {
     const struct {
+        const void *memory;
         struct sampling sampling;
         int S, adapter, n_eos;
-    } key = {o->sampling, S, o->adapter, o->n_eos};
+    } key = {g->drawn, o->sampling, S, o->adapter, o->n_eos};
     return hash_bytes(&key, sizeof key, 0);
 }
 
@@ -114,7 +116,7 @@ static int advance(struct generator *g, const struct batch *b, int n, bool decod
     const uint32_t *random = model_pack(m, h->random, (size_t)S * 4);
     const uint8_t *banned = model_pack(m, h->banned, (size_t)S);
     model_send(m);
-    if (!decode || ops->program_begin(m->be, program_key(o, S))) {
+    if (!decode || ops->program_begin(m->be, program_key(g, o, S))) {
         model_forward(m, &pass);
         ops->head_sample(m->be, g->drawn, (float *)(g->drawn + S), &m->head, m->hidden, m->arch->embedding_width, &rows, &o->sampling,
                          random, banned, g->eos, o->n_eos);

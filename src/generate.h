@@ -25,7 +25,7 @@ struct generate_options {
     int n_eos;
     uint64_t seed;
     uint32_t step;
-    int adapter; /* 0 policy, -1 reference */
+    int adapter; /* of the passes: 0 policy, model.reference */
     /* Does this response end here? Called after each token; NULL: never. */
     bool (*stop)(void *context, const struct generate_request *r);
     void *context;

@@ -12,15 +12,10 @@
 enum { PROBLEMS_TOLD = 12, UNEXPECTED_TOLD = 3 };
 
 /* Copied as they are into a folder that we write. */
-static const char *const tokenizer_files[] = {"tokenizer.json",
-                                              "tokenizer_config.json",
-                                              "special_tokens_map.json",
-                                              "tokenizer.model",
-                                              "vocab.json",
-                                              "merges.txt",
-                                              "vocab.txt",
-                                              "added_tokens.json",
-                                              "chat_template.jinja"};
+static const char *const other_files[] = {"tokenizer.json",       "tokenizer_config.json", "special_tokens_map.json",
+                                          "tokenizer.model",      "vocab.json",            "merges.txt",
+                                          "vocab.txt",            "added_tokens.json",     "chat_template.jinja",
+                                          "chat_template.json",   "generation_config.json"};
 
 /* By the HF name, else without the family's prefix (files of the bare model). */
 static const struct safetensors_entry *find_with_prefix_or_without(const struct safetensors *s, const struct arch *a,
@@ -217,16 +212,19 @@ static int copy_if_there(const char *folder, const char *source, const char *nam
     return rc;
 }
 
+int hf_folder_copy_files(const char *folder, const char *source)
+{
+    for (size_t i = 0; i < sizeof other_files / sizeof *other_files; i++)
+        TRY(copy_if_there(folder, source, other_files[i]));
+    return 0;
+}
+
 int hf_folder_write_config(const char *folder, const struct arch *a, enum dtype dtype,
                            const char *source)
 {
     TRY(file_make_folders(folder));
     TRY(arch_write_config(a, folder, dtype));
-    if (!source)
-        return 0;
-    for (size_t i = 0; i < sizeof tokenizer_files / sizeof *tokenizer_files; i++)
-        TRY(copy_if_there(folder, source, tokenizer_files[i]));
-    return copy_if_there(folder, source, "generation_config.json");
+    return source ? hf_folder_copy_files(folder, source) : 0;
 }
 
 struct safetensors_out *hf_folder_list(const struct arch *a, enum dtype dtype,

@@ -34,6 +34,9 @@ const struct safetensors_entry *hf_folder_find(const struct hf_folder *f, enum a
 int hf_folder_write_config(const char *folder, const struct arch *a, enum dtype dtype,
                            const char *source);
 
+/* Copies the tokenizer files, generation_config.json and chat templates of `source`, those that are there. */
+int hf_folder_copy_files(const char *folder, const char *source);
+
 /* The tensors of an architecture as a list to write, in arch_tensor's order, all of one dtype; data is NULL.
  * Returns arch_tensors(a) entries and sets *names, which they borrow from; the caller frees both. */
 struct safetensors_out *hf_folder_list(const struct arch *a, enum dtype dtype,

@@ -7,31 +7,65 @@
 #include <math.h>
 #include <stdlib.h>
 
+static int check_rank(const struct model *m, const struct linear *l, int r, const char *module)
+{
+    const int most = m->be->ops->rank_most;
+    if (r > l->in)
+        return error_set(ERR_INPUT, "an adapter of rank %d on %s, which has %d inputs: a smaller rank does the same", r, module,
+                         l->in);
+    if (r > most)
+        return error_set(ERR_INPUT, "an adapter of rank %d on %s (lora.r, or the adapter's own): the %s backend takes up to %d", r,
+                         module, m->be->ops->name, most);
+    return 0;
+}
+
+static int attach(struct model *m, const struct peft_config *config, uint64_t seed, int layer, enum arch_slot slot)
+{
+    struct linear *l = &m->layer[layer].linear[slot];
+    struct lora *lora = &m->layer[layer].lora[0][slot];
+    struct peft_size size;
+    char module[ARCH_NAME_MAX];
+    arch_module_name(module, sizeof module, m->arch, layer, slot);
+    TRY(peft_size(&size, config, module));
+    TRY(check_rank(m, l, size.r, module));
+    *lora = (struct lora){.r = size.r,
+                          .scale = (float)size.scale,
+                          .dropout = (float)config->lora_dropout,
+                          .key = rng_key(seed, RNG_DROPOUT, (uint32_t)layer, (uint32_t)slot)};
+    lora->offset_a = trainable_add(&m->trainable, size.r, l->in, "%s.lora_A", module);
+    lora->offset_b = trainable_add(&m->trainable, l->out, size.r, "%s.lora_B", module);
+    l->adapter[0] = lora;
+    return 0;
+}
+
 int lora_attach(struct model *m, const struct peft_config *config, uint64_t seed)
 {
     const struct arch *arch = m->arch;
     bool *match = calloc((size_t)arch->layers * ARCH_LINEARS_MAX, sizeof *match);
     CHECK(match, "out of memory");
-    int n = peft_match_all(match, &config->target_modules, arch);
-    for (int i = 0; n > 0 && i < arch->layers; i++) {
-        for (int j = 0; j < ARCH_LINEARS_MAX; j++) {
-            struct linear *l = &m->layer[i].linear[j];
-            char module[ARCH_NAME_MAX];
-            if (!match[i * ARCH_LINEARS_MAX + j])
-                continue;
-            arch_module_name(module, sizeof module, arch, i, (enum arch_slot)j);
-            struct lora *lora = &m->layer[i].lora[j];
-            *lora = (struct lora){.r = config->r,
-                                  .scale = (float)peft_scale(config),
-                                  .dropout = (float)config->lora_dropout,
-                                  .key = rng_key(seed, RNG_DROPOUT, (uint32_t)i, (uint32_t)j)};
-            lora->offset_a = trainable_add(&m->trainable, config->r, l->in, "%s.lora_A", module);
-            lora->offset_b = trainable_add(&m->trainable, l->out, config->r, "%s.lora_B", module);
-            l->adapter[0] = lora;
-        }
-    }
+    int rc = peft_match_all(match, config, arch) < 0 ? -1 : 0;
+    for (int k = 0; !rc && k < arch->layers * ARCH_LINEARS_MAX; k++)
+        if (match[k])
+            rc = attach(m, config, seed, k / ARCH_LINEARS_MAX, (enum arch_slot)(k % ARCH_LINEARS_MAX));
     free(match);
-    return n > 0 ? 0 : -1;
+    return rc;
+}
+
+int lora_attach_frozen(struct model *m, const struct peft_adapter *adapter)
+{
+    const int index = m->n_frozen + 1;
+    if (index >= LINEAR_ADAPTERS)
+        return error_set(ERR_INPUT, "%s: one adapter too many; a model takes %d beside the trained one",
+                         adapter->weights.file[0].path, LINEAR_ADAPTERS - 1);
+    for (int i = 0; i < adapter->n; i++) {
+        const struct peft_pair *p = &adapter->pair[i];
+        struct lora *lora = &m->layer[p->layer].lora[index][p->slot];
+        TRY(check_rank(m, &m->layer[p->layer].linear[p->slot], p->size.r, p->a->name));
+        *lora = (struct lora){.r = p->size.r, .scale = (float)p->size.scale, .offset_a = -1, .offset_b = -1};
+        m->layer[p->layer].linear[p->slot].adapter[index] = lora;
+    }
+    m->n_frozen = index;
+    return index;
 }
 
 /* n values uniform in [-bound, bound), element i from the key alone */
@@ -63,13 +97,13 @@ void lora_init(struct model *m, uint64_t seed)
     model_refresh(m);
 }
 
-static int read_tensor(struct model *m, int64_t offset, const struct safetensors_entry *e)
+static int read_tensor(struct model *m, float *to, const struct safetensors_entry *e)
 {
     float *values = malloc((size_t)e->n * sizeof *values);
     CHECK(values, "out of memory");
     int rc = safetensors_floats(values, e, 0, e->n);
     if (!rc)
-        m->be->ops->copy_in(m->be, m->trainable.value + offset, values, (size_t)e->n * sizeof *values);
+        m->be->ops->copy_in(m->be, to, values, (size_t)e->n * sizeof *values);
     free(values);
     return rc;
 }
@@ -80,8 +114,8 @@ int lora_read(struct model *m, const struct peft_adapter *adapter, const char *f
         const struct peft_pair *p = &adapter->pair[i];
         const struct lora *lora = m->layer[p->layer].linear[p->slot].adapter[0];
         CHECK(lora, "an adapter's module was not attached");
-        TRY(read_tensor(m, lora->offset_a, p->a));
-        TRY(read_tensor(m, lora->offset_b, p->b));
+        TRY(read_tensor(m, lora->a, p->a));
+        TRY(read_tensor(m, lora->b, p->b));
     }
     int rc = 0;
     if (m->value_offset >= 0) {
@@ -100,6 +134,21 @@ int lora_read(struct model *m, const struct peft_adapter *adapter, const char *f
     return rc;
 }
 
+int lora_read_frozen(struct model *m, const struct peft_adapter *adapter, int index)
+{
+    for (int i = 0; i < adapter->n; i++) {
+        const struct peft_pair *p = &adapter->pair[i];
+        struct linear *l = &m->layer[p->layer].linear[p->slot];
+        struct lora *lora = l->adapter[index];
+        CHECK(lora && lora->offset_a < 0, "a frozen adapter's module was not attached");
+        TRY(read_tensor(m, lora->a, p->a));
+        TRY(read_tensor(m, lora->b, p->b));
+        m->be->ops->linear_refresh(m->be, l);
+        lora->packed = true;
+    }
+    return 0;
+}
+
 int lora_write(const struct model *m, const struct peft_config *config, const char *folder)
 {
     const struct arch *arch = m->arch;
@@ -115,7 +164,7 @@ int lora_write(const struct model *m, const struct peft_config *config, const ch
             if (lora)
                 out[n++] = (struct peft_out){i, (enum arch_slot)j, host + lora->offset_a, host + lora->offset_b};
         }
-    int rc = peft_write(folder, config, arch, out, n);
+    int rc = peft_write(folder, config, arch, out, n, NULL, 0);
     if (!rc && m->value_offset >= 0)
         rc = peft_write_value_head(folder, host + m->value_offset, host[m->value_offset + arch->embedding_width],
                                    arch->embedding_width);

@@ -8,8 +8,16 @@
 #include "peft.h"
 
 /* Lists A [r][in] and B [out][r] of every linear layer that the configuration names as trainable ("<module>.lora_A"), in layer
- * order. Before model_layout. Errors: no layer matches (the module names are listed). */
+ * order. Before model_layout. Errors: no layer matches (the module names are listed); the backend's largest rank. */
 int lora_attach(struct model *m, const struct peft_config *config, uint64_t seed);
+
+/* One more adapter on the same weights, as its folder was opened: frozen, in memory of its own (MEM_ADAPTERS). Returns its index
+ * for model_pass.adapter: 1 for the first. Before model_layout. -1, errors: LINEAR_ADAPTERS are there; the backend's largest
+ * rank. */
+int lora_attach_frozen(struct model *m, const struct peft_adapter *adapter);
+
+/* Its values, once they have been placed. Errors: unreadable tensors. Ranks: local; every rank has its own copy. */
+int lora_read_frozen(struct model *m, const struct peft_adapter *adapter, int index);
 
 /* First values: A uniform in +-1/sqrt(in) (Kaiming with a = sqrt 5), B zero; value head uniform in +-1/sqrt(H), bias too
  * (torch's Linear). Functions of the seed alone. */

@@ -64,6 +64,7 @@ void model_init(struct model *m, const struct arch *arch, struct backend *be, co
                         .matmul = o->matmul,
                         .outlier_threshold = o->outlier_threshold,
                         .train_all = o->train_all,
+                        .reference = -1,
                         .value_offset = -1};
     m->layer = calloc((size_t)arch->layers, sizeof *m->layer);
     m->x = calloc((size_t)arch->layers + 1, sizeof *m->x);
@@ -132,6 +133,19 @@ static void layout_norm(struct model *m, struct norm *n, int width, bool bias, s
     n->bias = bias ? floats(a, MEM_SCALES, (size_t)width) : NULL;
 }
 
+static void layout_lora(struct model *m, const struct linear *l, struct lora *lora, struct arena *a)
+{
+    if (lora->offset_a >= 0) {
+        lora->a = m->trainable.value ? m->trainable.value + lora->offset_a : NULL;
+        lora->b = m->trainable.value ? m->trainable.value + lora->offset_b : NULL;
+    } else {
+        lora->a = floats(a, MEM_ADAPTERS, (size_t)lora->r * (size_t)l->in);
+        lora->b = floats(a, MEM_ADAPTERS, (size_t)l->out * (size_t)lora->r);
+    }
+    lora->a_packed = arena_take(a, MEM_ADAPTERS, m->be->ops->lora_packed_bytes(m->be, l, lora->r));
+    lora->b_packed = NULL; /* the backend finds B after A in the same block */
+}
+
 static void layout_layer(struct model *m, struct layer *l, struct arena *a)
 {
     const struct arch *arch = m->arch;
@@ -147,14 +161,9 @@ static void layout_layer(struct model *m, struct layer *l, struct arena *a)
         if (!l->linear[j].out)
             continue;
         layout_linear(m, &l->linear[j], a, MEM_WEIGHTS, arch->linear[j].bias);
-        if (l->linear[j].adapter[0]) {
-            struct lora *lora = l->linear[j].adapter[0];
-            size_t packed = m->be->ops->lora_packed_bytes(m->be, &l->linear[j], lora->r);
-            lora->a = m->trainable.value ? m->trainable.value + lora->offset_a : NULL;
-            lora->b = m->trainable.value ? m->trainable.value + lora->offset_b : NULL;
-            lora->a_packed = arena_take(a, MEM_ADAPTERS, packed);
-            lora->b_packed = NULL; /* the backend finds B after A in the same block */
-        }
+        for (int k = 0; k <= m->n_frozen; k++)
+            if (l->linear[j].adapter[k])
+                layout_lora(m, &l->linear[j], l->linear[j].adapter[k], a);
     }
 }
 

@@ -1,5 +1,5 @@
 /* The model: embedding, blocks, final norm, heads, on the operations of backend.h. One copy of the weights serves the policy
- * (adapter 0) and the reference (no adapter): the adapter is a field of the pass.
+ * (adapter 0), the reference (no adapter, or a frozen one) and reward models (frozen ones): the adapter is a field of the pass.
  *
  *   model_init -> (lora_attach, value head) -> model_layout twice (arena.h) -> weights_read -> passes
  */
@@ -34,7 +34,7 @@ struct layer {
     struct norm q_norm, k_norm; /* RMS over head_dim; of models with arch.qk_norm */
     struct attention attention;
     struct linear linear[ARCH_LINEARS_MAX];
-    struct lora lora[ARCH_LINEARS_MAX];
+    struct lora lora[LINEAR_ADAPTERS][ARCH_LINEARS_MAX]; /* those that linear[].adapter points to */
     struct kv_cache cache;
 };
 
@@ -82,6 +82,8 @@ struct model {
     struct norm embedding_norm, final; /* weight NULL: none */
     struct layer *layer; /* [layers] */
     struct trainable trainable;
+    int n_frozen;  /* adapters 1 .. n_frozen of the linear layers */
+    int reference; /* adapter of the reference policy's passes: -1: none, the weights alone; else a frozen one */
     int64_t value_offset; /* of the value head's w [embedding_width] and bias [1] in the trainable vector; -1: none */
     struct score_head score;
 
@@ -138,8 +140,8 @@ struct head_rows model_rows(struct model *m, int n, const int32_t *row, const in
 /* Copies what was packed since the last call. */
 void model_send(struct model *m);
 
-/* A pass over the batch that was sent. adapter: 0 policy, -1 reference. Writes m->hidden. Operations only: it may be
- * part of a program. */
+/* A pass over the batch that was sent. adapter: 0 policy, -1 the weights alone, else a frozen one. Writes m->hidden. Operations
+ * only: it may be part of a program. */
 struct model_pass {
     int adapter;
     bool dropout;

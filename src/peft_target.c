@@ -5,8 +5,10 @@
 
 #include "error.h"
 #include "log.h"
+#include "peft_config.h"
 #include "text.h"
 
+#include <math.h>
 #include <pcre2.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +21,21 @@ static char *copy_string(const char *s)
     char *copy = strdup(s);
     CHECK(copy, "out of memory");
     return copy;
+}
+
+void peft_names_add(struct peft_names *names, const char *name)
+{
+    names->item = realloc(names->item, ((size_t)names->n + 1) * sizeof *names->item);
+    CHECK(names->item, "out of memory");
+    names->item[names->n++] = copy_string(name);
+}
+
+void peft_names_free(struct peft_names *names)
+{
+    for (int i = 0; i < names->n; i++)
+        free(names->item[i]);
+    free(names->item);
+    *names = (struct peft_names){0};
 }
 
 void peft_targets_set_string(struct peft_targets *t, const char *value)
@@ -37,16 +54,12 @@ void peft_targets_add(struct peft_targets *t, const char *name)
     if (t->kind != PEFT_LIST)
         peft_targets_free(t);
     t->kind = PEFT_LIST;
-    t->name = realloc(t->name, ((size_t)t->n + 1) * sizeof *t->name);
-    CHECK(t->name, "out of memory");
-    t->name[t->n++] = copy_string(name);
+    peft_names_add(&t->names, name);
 }
 
 void peft_targets_free(struct peft_targets *t)
 {
-    for (int i = 0; i < t->n; i++)
-        free(t->name[i]);
-    free(t->name);
+    peft_names_free(&t->names);
     free(t->regex);
     *t = (struct peft_targets){0};
 }
@@ -60,25 +73,57 @@ static bool matches_entry(const char *path, const char *entry)
     return n == k || path[n - k - 1] == '.';
 }
 
-static int matches_regex(const char *path, const char *pattern)
+static bool matches_entries(const char *path, const struct peft_names *names)
 {
+    for (int i = 0; i < names->n; i++)
+        if (matches_entry(path, names->item[i]))
+            return true;
+    return false;
+}
+
+/* A pattern of adapter_config.json or of the settings, and where it stands. */
+struct regex {
+    const char *key, *pattern;
+    const char *before, *behind; /* what PEFT puts around it */
+    bool open_ended;             /* re.match, else re.fullmatch */
+};
+
+static pcre2_code *compile(const struct regex *r)
+{
+    struct text whole = {0};
     int code;
     PCRE2_SIZE at;
-    pcre2_code *re =
-        pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
-                      PCRE2_UTF | PCRE2_ANCHORED | PCRE2_ENDANCHORED, &code, &at, NULL);
+    text_format(&whole, "%s%s%s", r->before, r->pattern, r->behind);
+    pcre2_code *re = pcre2_compile((PCRE2_SPTR)text_string(&whole), whole.n,
+                                   PCRE2_UTF | PCRE2_ANCHORED | (r->open_ended ? 0 : PCRE2_ENDANCHORED), &code, &at, NULL);
     if (!re) {
         PCRE2_UCHAR why[128];
+        const size_t lead = strlen(r->before);
         pcre2_get_error_message(code, why, sizeof why);
-        return error_set(
-            ERR_INPUT, "target_modules: '%.200s' is not a regular expression: %s at character %zu",
-            pattern, (const char *)why, (size_t)at);
+        error_set(ERR_INPUT, "%s: '%.200s' is not a regular expression: %s at character %zu", r->key, r->pattern,
+                  (const char *)why, (size_t)at > lead ? (size_t)at - lead : 0);
     }
-    pcre2_match_data *data = pcre2_match_data_create(1, NULL);
+    text_free(&whole);
+    return re;
+}
+
+/* 1, 0, or -1 with an error. number: what the group "idx" matched; NULL: there is none. */
+static int matches_regex(const char *path, const struct regex *r, int *number)
+{
+    pcre2_code *re = compile(r);
+    if (!re)
+        return -1;
+    pcre2_match_data *data = pcre2_match_data_create_from_pattern(re, NULL);
     pcre2_match_context *context = pcre2_match_context_create(NULL);
     CHECK(data && context, "out of memory for a regular expression");
     pcre2_set_match_limit(context, MATCH_STEPS_MAX);
     const int rc = pcre2_match(re, (PCRE2_SPTR)path, strlen(path), 0, 0, data, context);
+    if (rc >= 0 && number) {
+        PCRE2_UCHAR digits[16] = "";
+        PCRE2_SIZE n = sizeof digits;
+        pcre2_substring_copy_byname(data, (PCRE2_SPTR)"idx", digits, &n);
+        *number = atoi((const char *)digits);
+    }
     pcre2_match_context_free(context);
     pcre2_match_data_free(data);
     pcre2_code_free(re);
@@ -86,8 +131,7 @@ static int matches_regex(const char *path, const char *pattern)
         return 1;
     if (rc == PCRE2_ERROR_NOMATCH)
         return 0;
-    return error_set(ERR_INPUT, "target_modules: '%.200s' takes too many steps on %s", pattern,
-                     path);
+    return error_set(ERR_INPUT, "%s: '%.200s' takes too many steps on %s", r->key, r->pattern, path);
 }
 
 static bool in_blocks(const struct arch *a, const char *path, bool default_only)
@@ -99,21 +143,88 @@ static bool in_blocks(const struct arch *a, const char *path, bool default_only)
     return false;
 }
 
-int peft_match(const struct peft_targets *t, const struct arch *a, const char *module_path)
+static int matches_targets(const struct peft_targets *t, const char *key, const struct arch *a, const char *path)
 {
     switch (t->kind) {
     case PEFT_LIST:
-        for (int i = 0; i < t->n; i++)
-            if (matches_entry(module_path, t->name[i]))
-                return 1;
-        return 0;
+        return matches_entries(path, &t->names);
     case PEFT_REGEX:
-        return matches_regex(module_path, t->regex);
+        return matches_regex(path, &(struct regex){key, t->regex, "", "", false}, NULL);
     case PEFT_ALL_LINEAR:
-        return in_blocks(a, module_path, false);
+        return in_blocks(a, path, false);
     case PEFT_DEFAULT:
-        return in_blocks(a, module_path, true);
+        return in_blocks(a, path, true);
     }
+    return 0;
+}
+
+/* Is the module in one of the layers? 1, 0, -1. */
+static int in_layers(const struct peft_layers *l, const char *path)
+{
+    static const struct regex any = {"layers_pattern", "[^.]*", ".*?\\.", "\\.(?P<idx>\\d+)\\.", true};
+    struct regex r = {any.key, NULL, "(?:^|.*?\\.)", any.behind, true};
+    int number = -1, m = l->pattern.n ? 0 : matches_regex(path, &any, &number);
+    for (int i = 0; m == 0 && i < l->pattern.n; i++) {
+        r.pattern = l->pattern.item[i];
+        m = matches_regex(path, &r, &number);
+    }
+    for (int i = 0; m == 1 && i < l->n; i++)
+        if (l->index[i] == number)
+            return 1;
+    return m < 0 ? -1 : 0;
+}
+
+int peft_match(const struct peft_config *c, const struct arch *a, const char *module_path)
+{
+    if (c->exclude_modules.kind != PEFT_DEFAULT) {
+        const int out = matches_targets(&c->exclude_modules, "exclude_modules", a, module_path);
+        if (out)
+            return out < 0 ? -1 : 0;
+    }
+    const int m = matches_targets(&c->target_modules, "target_modules", a, module_path);
+    return m == 1 && c->layers_to_transform.n ? in_layers(&c->layers_to_transform, module_path) : m;
+}
+
+/* A key without operators but the dot, which stands for any character. */
+static bool is_plain(const char *key)
+{
+    return key[strspn(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")] == 0;
+}
+
+static bool matches_plain(const char *path, const char *key)
+{
+    const size_t n = strlen(path), k = strlen(key);
+    if (n < k || (n > k && path[n - k - 1] != '.'))
+        return false;
+    for (size_t i = 0; i < k; i++)
+        if (key[i] != '.' && key[i] != path[n - k + i])
+            return false;
+    return true;
+}
+
+/* The value of the first key that matches. Source: peft/utils/other.py, get_pattern_key. */
+static int find_pattern(double *value, const struct peft_patterns *p, const char *name, const char *path)
+{
+    for (int i = 0; i < p->n; i++) {
+        const char *key = p->item[i].key;
+        const int m = is_plain(key) ? matches_plain(path, key)
+                                    : matches_regex(path, &(struct regex){name, key, "(.*\\.)?(", ")$", false}, NULL);
+        if (m < 0)
+            return -1;
+        if (m) {
+            *value = p->item[i].value;
+            return 0;
+        }
+    }
+    return 0;
+}
+
+int peft_size(struct peft_size *size, const struct peft_config *c, const char *module_path)
+{
+    double r = c->r, alpha = c->lora_alpha;
+    TRY(find_pattern(&r, &c->rank_pattern, "rank_pattern", module_path));
+    TRY(find_pattern(&alpha, &c->alpha_pattern, "alpha_pattern", module_path));
+    *size = (struct peft_size){(int)r, c->use_rslora ? alpha / sqrt(r) : alpha / r};
     return 0;
 }
 
@@ -132,7 +243,7 @@ static int no_match(const struct arch *a)
 /* The entries of a list that match no module: PEFT passes over them, a person may have misspelt one. */
 static void warn_unused(const struct peft_targets *t, const struct arch *a, const bool *match)
 {
-    for (int i = 0; t->kind == PEFT_LIST && i < t->n; i++) {
+    for (int i = 0; t->kind == PEFT_LIST && i < t->names.n; i++) {
         bool used = false;
         for (int k = 0; !used && k < a->layers * ARCH_LINEARS_MAX; k++) {
             char path[ARCH_NAME_MAX];
@@ -140,19 +251,19 @@ static void warn_unused(const struct peft_targets *t, const struct arch *a, cons
                 continue;
             arch_module_name(path, sizeof path, a, k / ARCH_LINEARS_MAX,
                              (enum arch_slot)(k % ARCH_LINEARS_MAX));
-            used = matches_entry(path, t->name[i]);
+            used = matches_entry(path, t->names.item[i]);
         }
         if (!used)
-            log_warn("target_modules: '%.200s' matches no linear layer of %s", t->name[i],
+            log_warn("target_modules: '%.200s' matches no linear layer of %s", t->names.item[i],
                      arch_model_type(a));
     }
 }
 
-int peft_match_all(bool *match, const struct peft_targets *t, const struct arch *a)
+int peft_match_all(bool *match, const struct peft_config *c, const struct arch *a)
 {
     const char *const outside[] = {arch_head_module(a), arch_embedding_module(a)};
     for (int i = 0; i < 2; i++) {
-        const int m = peft_match(t, a, outside[i]);
+        const int m = peft_match(c, a, outside[i]);
         if (m < 0)
             return -1;
         if (m)
@@ -169,7 +280,7 @@ int peft_match_all(bool *match, const struct peft_targets *t, const struct arch 
         if (!a->linear[slot].module)
             continue;
         arch_module_name(path, sizeof path, a, k / ARCH_LINEARS_MAX, slot);
-        const int m = peft_match(t, a, path);
+        const int m = peft_match(c, a, path);
         if (m < 0)
             return -1;
         match[k] = m;
@@ -177,6 +288,6 @@ int peft_match_all(bool *match, const struct peft_targets *t, const struct arch 
     }
     if (!n)
         return no_match(a);
-    warn_unused(t, a, match);
+    warn_unused(&c->target_modules, a, match);
     return n;
 }

@@ -31,14 +31,14 @@ static int encode_row(struct token_list *out, const struct dataset *d, const str
     return 0;
 }
 
-/* To max_tokens; at the end of a prompt stands what is to be answered, so with keep_end a BOS alone is kept before it. */
-static void cut(struct token_list *p, const struct encoding *how)
+/* At the end of a prompt stands what is to be answered, so with keep_end a BOS alone is kept before it. */
+void prompts_cut(struct token_list *p, int n, enum truncation truncation, const struct tokenizer *t)
 {
-    const int64_t from = p->n - how->max_tokens;
-    const int64_t kept = how->max_tokens > 1 && p->ids[0] == tokenizer_bos(how->tokenizer);
-    if (how->truncation == TRUNCATION_KEEP_END)
-        memmove(p->ids + kept, p->ids + from + kept, (size_t)(how->max_tokens - kept) * sizeof *p->ids);
-    p->n = how->max_tokens;
+    const int64_t from = p->n - n;
+    const int64_t kept = n > 1 && p->ids[0] == tokenizer_bos(t);
+    if (truncation == TRUNCATION_KEEP_END)
+        memmove(p->ids + kept, p->ids + from + kept, (size_t)(n - kept) * sizeof *p->ids);
+    p->n = n;
 }
 
 static int encode(struct prompt_list *out, const struct dataset *d, const struct encoding *how)
@@ -51,7 +51,7 @@ static int encode(struct prompt_list *out, const struct dataset *d, const struct
         if (p->n == 0)
             return error_set(ERR_FILE, "%s:%lld: the text gives no tokens", d->path, (long long)d->row[i].line);
         if (how->max_tokens > 0 && p->n > how->max_tokens) {
-            cut(p, how);
+            prompts_cut(p, how->max_tokens, how->truncation, how->tokenizer);
             out->n_cut++;
         }
         out->longest = p->n > out->longest ? p->n : out->longest;
@@ -77,6 +77,13 @@ int prompts_encode_texts(struct prompt_list *out, const struct dataset *d, const
 {
     struct encoding how = {t, s->truncation, s->add_special_tokens, true, max_tokens, vocab};
     return encode(out, d, &how);
+}
+
+int prompts_encode_row(struct token_list *out, const struct dataset *d, const struct dataset_row *row, const struct tokenizer *t,
+                       const struct settings_data *s, int vocab)
+{
+    struct encoding how = {t, s->truncation, s->add_special_tokens, true, 0, vocab};
+    return encode_row(out, d, row, &how);
 }
 
 void prompts_free(struct prompt_list *p)

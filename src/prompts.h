@@ -21,6 +21,14 @@ int prompts_encode(struct prompt_list *out, const struct dataset *d, const struc
                    int max_tokens, int vocab);
 int prompts_encode_texts(struct prompt_list *out, const struct dataset *d, const struct tokenizer *t,
                          const struct settings_data *s, int max_tokens, int vocab);
+
+/* The ids of one row, as prompts_encode_texts takes them, appended and not cut. Errors: an id beyond the vocabulary. */
+int prompts_encode_row(struct token_list *out, const struct dataset *d, const struct dataset_row *row, const struct tokenizer *t,
+                       const struct settings_data *s, int vocab);
+
+/* A longer list down to n tokens: its first ones, or with keep_end its last ones, behind the BOS that it begins with. */
+void prompts_cut(struct token_list *p, int n, enum truncation truncation, const struct tokenizer *t);
+
 void prompts_free(struct prompt_list *p);
 
 #endif

@@ -211,7 +211,7 @@ static int score(struct rollout *r)
     return 0;
 }
 
-/* Log-probs and values of the policy, then log-probs of the reference: the same weights without the adapter. */
+/* Log-probs and values of the policy, then log-probs of the reference: the same weights without the adapter, or with another. */
 static int evaluate(struct rollout *r, float temperature)
 {
     struct sequence *seq = r->room->sequence;
@@ -227,7 +227,7 @@ static int evaluate(struct rollout *r, float temperature)
                                    .entropy = sample_array(s, SAMPLE_ENTROPY),
                                    .value = r->model->value_offset >= 0 ? sample_array(s, SAMPLE_VALUE) : NULL};
     }
-    struct model_pass policy = {.adapter = 0}, reference = {.adapter = -1};
+    struct model_pass policy = {.adapter = 0}, reference = {.adapter = r->model->reference};
     TRY(sequences_evaluate(r->micro_batch, seq, n, &policy, temperature));
     for (int i = 0; i < n; i++) {
         seq[i].logprob = sample_array(&r->local.sample[i], SAMPLE_REF_LOGPROB);

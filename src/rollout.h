@@ -58,7 +58,7 @@ struct rollout_request {
     const struct prompt_list *prompts;
     int64_t first, n;
     uint32_t step;
-    int adapter;         /* 0 policy, -1 reference */
+    int adapter;         /* of the passes: 0 policy, model.reference */
     float temperature;
     bool in_order;       /* prompts 0, 1, .. instead of the run's permutation */
     bool with_logprobs;  /* evaluate policy, reference and value of each token; of greedy responses at temperature 1 */

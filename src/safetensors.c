@@ -507,9 +507,14 @@ static int write_all(struct safetensors_writer *w, const void *bytes, size_t n)
     return 0;
 }
 
-static uint64_t out_bytes(const struct safetensors_out *t)
+static const char *out_type(const struct safetensors_out *t)
 {
-    uint64_t n = dtype_bytes(t->dtype);
+    return t->type ? t->type : dtype_name(t->dtype);
+}
+
+uint64_t safetensors_out_bytes(const struct safetensors_out *t)
+{
+    uint64_t n = type_find(out_type(t))->bytes;
     CHECK(t->n_dims >= 0 && t->n_dims <= SAFETENSORS_DIMS_MAX, "%s: %d dimensions", t->name,
           t->n_dims);
     for (int i = 0; i < t->n_dims; i++)
@@ -529,10 +534,10 @@ static uint64_t make_header(struct text *out, const struct safetensors_out *tens
         json_t *shape = json_array();
         for (int k = 0; k < t->n_dims; k++)
             json_array_append_new(shape, json_integer(t->shape[k]));
-        const uint64_t end = at + out_bytes(t);
+        const uint64_t end = at + safetensors_out_bytes(t);
         CHECK(!json_object_get(header, t->name), "tensor %s is given twice", t->name);
         json_object_set_new(header, t->name,
-                            json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype_name(t->dtype),
+                            json_pack("{s:s, s:o, s:[I, I]}", "dtype", out_type(t),
                                       "shape", shape, "data_offsets", (json_int_t)at,
                                       (json_int_t)end));
         at = end;
@@ -614,7 +619,7 @@ int safetensors_write(const char *path, const struct safetensors_out *tensors, i
     struct safetensors_writer w;
     TRY(safetensors_writer_begin(&w, path, tensors, n));
     for (int i = 0; i < n; i++)
-        if (safetensors_writer_put(&w, tensors[i].data, out_bytes(&tensors[i])) != 0) {
+        if (safetensors_writer_put(&w, tensors[i].data, safetensors_out_bytes(&tensors[i])) != 0) {
             safetensors_writer_abandon(&w);
             return -1;
         }

@@ -73,7 +73,9 @@ struct safetensors_out {
     int n_dims;
     int64_t shape[SAFETENSORS_DIMS_MAX];
     const void *data;
+    const char *type; /* of the format, where enum dtype lacks it: "BOOL"; NULL: dtype's */
 };
+uint64_t safetensors_out_bytes(const struct safetensors_out *t);
 
 /* Writes all tensors, in this order, under a temporary name; flushes, renames. Metadata {"format": "pt"}. */
 int safetensors_write(const char *path, const struct safetensors_out *tensors, int n);

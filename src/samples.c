@@ -40,7 +40,7 @@ int samples_open(struct samples *s, struct rollout *r, const struct prompt_list 
     sample_list_reserve(&s->reference, s->n, &size);
     sample_list_reserve(&s->policy, s->n, &size);
     text_reserve(&s->lines, (size_t)s->n * (6 * text_bytes + 512)); /* a byte may become \uXXXX */
-    TRY(draw(s, &s->reference, -1));
+    TRY(draw(s, &s->reference, r->model->reference));
     return comm_agree(r->comm, step_file_open(&s->file, path, last_step, path && comm_rank(r->comm) == 0));
 }
 

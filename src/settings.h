@@ -44,7 +44,9 @@ enum reward_choice {
 enum kl_choice { KL_CHOICE_KL, KL_CHOICE_ABS, KL_CHOICE_MSE, KL_CHOICE_K3 };
 enum evaluate_choice { EVALUATE_CHOICE_AUTO, EVALUATE_CHOICE_TEXTS, EVALUATE_CHOICE_RESPONSES };
 enum truncation { TRUNCATION_KEEP_START, TRUNCATION_KEEP_END, TRUNCATION_ERROR };
-enum packing { PACKING_WRAPPED, PACKING_NONE };
+enum packing { PACKING_AUTO, PACKING_WRAPPED, PACKING_NONE };
+enum merge_base { MERGE_BASE_ORIGINAL, MERGE_BASE_DEQUANTIZED };
+enum merge_dtype { MERGE_DTYPE_AUTO, MERGE_DTYPE_FLOAT32, MERGE_DTYPE_FLOAT16, MERGE_DTYPE_BFLOAT16 };
 enum scheduler_type {
     SCHEDULER_CONSTANT,
     SCHEDULER_CONSTANT_WITH_WARMUP,
@@ -78,13 +80,14 @@ struct settings_model {
     enum quantization quantization;
     enum matmul_choice matmul;
     double outlier_threshold;
-    char *adapter;
+    char *adapter, *ref_adapter;
 };
 
 struct settings_lora {
     int64_t r, lora_alpha;
     double lora_dropout;
     struct settings_strings target_modules; /* n == 0: the family's defaults */
+    struct settings_strings exclude_modules;
     bool use_rslora;
 };
 
@@ -125,8 +128,15 @@ struct settings_pretrain {
 };
 
 struct settings_sft {
+    double num_train_epochs; /* where run.max_steps is 0 */
     int64_t batch_size, micro_batch_size, block_size;
     enum packing packing;
+    bool separator, completion_only_loss;
+};
+
+struct settings_merge {
+    enum merge_base base;
+    enum merge_dtype dtype;
 };
 
 struct settings_evaluate {
@@ -182,6 +192,7 @@ struct settings {
     struct settings_ppo ppo;
     struct settings_sft sft;
     struct settings_pretrain pretrain;
+    struct settings_merge merge;
     struct settings_evaluate evaluate;
     struct settings_optim optim;
     struct settings_run run;

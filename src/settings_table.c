@@ -17,7 +17,9 @@ static const char *const matmul_names[] = {"llm.int8", "dequant", NULL};
 static const char *const format_names[] = {"jsonl", "text", "csv", "imdb", NULL};
 static const char *const truncation_names[] = {"keep_start", "keep_end", "error", NULL};
 static const char *const evaluate_names[] = {"auto", "texts", "responses", NULL};
-static const char *const packing_names[] = {"wrapped", "none", NULL};
+static const char *const packing_names[] = {"auto", "wrapped", "none", NULL};
+static const char *const merge_base_names[] = {"original", "dequantized", NULL};
+static const char *const merge_dtype_names[] = {"auto", "float32", "float16", "bfloat16", NULL};
 static const char *const device_names[] = {"auto", "cpu", "cuda", NULL};
 static const char *const on_nan_names[] = {"stop", "skip", NULL};
 
@@ -77,8 +79,12 @@ const struct setting_row settings_rows[] = {
     STRING(model.adapter, .required = T(MERGE), .example = "",
            .doc = "PEFT folder of an adapter to start from, to merge or to evaluate. Its r, alpha, "
                   "modules and rslora take the place of lora.* (but for lora_dropout), and the value "
-                  "head beside it is taken up where there is one; the reference policy is the model "
-                  "without it."),
+                  "head beside it is taken up where there is one."),
+
+    STRING(model.ref_adapter, .standard = "none", .by_task = "ppo=start dpo=start",
+           .doc = "The reference policy, which KL is measured against: none: the model without adapters; start: model.adapter as the "
+                  "run starts from it (as TRL does; without model.adapter the same as none); else a PEFT folder. In a run that "
+                  "evaluates a policy of ppo, give what ppo had."),
 
     INT(lora.r, 1, 4096, .standard = "16", .doc = "Rank of the adapters."),
     INT(lora.lora_alpha, 1, SIZE_LIMIT, .standard = "32",
@@ -86,7 +92,9 @@ const struct setting_row settings_rows[] = {
     FLOAT(lora.lora_dropout, 0, 0.99, .standard = "0", .by_task = "sft=0.05 reward=0.05",
           .doc = "Dropout on their input while training."),
     STRINGS(lora.target_modules, .doc = "Names of the linear layers that get adapters; [] takes "
-                                        "the defaults of the model family."),
+                                        "the defaults of the model family, [\"all-linear\"] all of the blocks. One entry with an "
+                                        "operator in it is a regular expression for the whole path of a layer."),
+    STRINGS(lora.exclude_modules, .doc = "Names, or one regular expression, of layers that get none all the same."),
     BOOL(lora.use_rslora, .standard = "false", .doc = "Scale by lora_alpha / sqrt(r) instead."),
 
     STRING(data.path, .required = T_ALL & ~T(MERGE), .example = "input/tiny/prompts.jsonl",
@@ -194,14 +202,21 @@ const struct setting_row settings_rows[] = {
     OPTIONAL(ppo.missing_eos_penalty, 0, INFINITY,
              .doc = "Subtract this from the score of a response without an end token."),
 
+    FLOAT(sft.num_train_epochs, 0, 1e6, .above = true, .standard = "1.0",
+          .doc = "Passes over the data, each in a new order; run.max_steps stands before it."),
     INT(sft.batch_size, 1, SIZE_LIMIT, .standard = "16",
-        .doc = "Sequences of an update, over all ranks."),
+        .doc = "Sequences of an update, over all ranks (TRL: per device, times accumulation steps)."),
     INT(sft.micro_batch_size, 0, SIZE_LIMIT, .standard = "0",
         .doc = "Sequences of one pass on a rank; 0: planned. Does not change results."),
-    INT(sft.block_size, 2, SIZE_LIMIT, .standard = "1024", .doc = "Tokens of a packed sequence."),
-    ENUM(sft.packing, packing_names, .standard = "wrapped",
-         .doc = "wrapped: texts one after the other, cut into blocks of block_size; none: a text a "
-                "sequence."),
+    ENUM(sft.packing, packing_names, .standard = "auto",
+         .doc = "wrapped: texts one behind the other, cut into blocks of block_size; the last one is dropped where it is not "
+                "full. none: a text, a prompt with its completion or a conversation a sequence, cut to the model's context "
+                "and data.max_length. auto: wrapped for texts, none for the others."),
+    INT(sft.block_size, 2, SIZE_LIMIT, .standard = "1024", .doc = "Tokens of a packed sequence; less where the context is shorter."),
+    BOOL(sft.separator, .standard = "true",
+         .doc = "Packed texts have an end token behind them, as TRL packs; the recipe has none."),
+    BOOL(sft.completion_only_loss, .standard = "true",
+         .doc = "Where a row has a prompt and a completion, only the completion's tokens are learnt."),
 
     INT(pretrain.vocab_size, 0, SIZE_LIMIT, .standard = "0",
         .doc = "Vocabulary of the new model; 0: what config.json says."),
@@ -211,6 +226,12 @@ const struct setting_row settings_rows[] = {
         .doc = "Sequences of an update, over all ranks."),
     INT(pretrain.micro_batch_size, 0, SIZE_LIMIT, .standard = "0",
         .doc = "Sequences of one pass on a rank; 0: planned. Does not change results."),
+
+    ENUM(merge.base, merge_base_names, .standard = "original",
+         .doc = "Adapters go into the weights of model.path as they are (original), or as int8 holds them (dequantized): "
+                "the merged model then is what the adapters were trained on, in 16 or 32 bits."),
+    ENUM(merge.dtype, merge_dtype_names, .standard = "auto",
+         .doc = "Type of the merged model's tensors; auto: each as it is in model.path."),
 
     ENUM(evaluate.what, evaluate_names, .standard = "auto",
          .doc = "texts: log-probabilities and perplexity of every text, and with a reward the score of "
@@ -240,7 +261,7 @@ const struct setting_row settings_rows[] = {
            .doc = "Folder of all that the run writes."),
     INT(run.seed, 0, 9007199254740992.0, .standard = "0", .doc = "Of all random numbers."),
     INT(run.max_steps, 0, SIZE_LIMIT, .standard = "0",
-        .doc = "Steps of the run; 0: one pass over the data."),
+        .doc = "Steps of the run; 0: one pass over the data (sft: sft.num_train_epochs)."),
     INT(run.save_steps, 0, SIZE_LIMIT, .standard = "10", .by_task = "pretrain=100",
         .doc = "Write a checkpoint every so many steps; 0: only when the run ends."),
     INT(run.save_total_limit, 0, SIZE_LIMIT, .standard = "2",
@@ -250,8 +271,8 @@ const struct setting_row settings_rows[] = {
                "the reference's, to samples.jsonl every so many steps; 0: never."),
     INT(run.eval_steps, 0, SIZE_LIMIT, .standard = "0",
         .doc = "Evaluate on data.eval_path every so many steps: eval/.. in metrics.jsonl, and adapter-best/ of the best so far. "
-               "ppo: score of the policy's and the reference's responses, sampled and greedy, and KL; sft, reward: loss. "
-               "0: never."),
+               "ppo: score of the policy's and the reference's responses, sampled and greedy, and KL; sft, reward: loss, "
+               "at the start and the end in any case. 0: never."),
     DURATION(run.max_walltime, .standard = "0",
              .doc = "Stop with a checkpoint and exit code 75 in time for this limit: seconds or "
                     "\"HH:MM:SS\" "

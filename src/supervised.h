@@ -1,11 +1,11 @@
-/* Supervised training: the loop that pretrain, sft and reward have in common. A task says what an example is worth; the loop deals
- * examples to ranks, sums gradients, guards and makes updates, evaluates, writes metrics and checkpoints, stops and resumes.
+/* Supervised training: the loop that pretrain, sft and reward have in common. A task says what an example is worth; the loop
+ * deals examples to ranks, sums gradients, guards and makes updates, evaluates, writes metrics and checkpoints, stops and resumes.
  *
  *   supervised_plan    memory: the engine's, the loop's and the task's; the banner
  *   supervised_run     weights in, resume, steps, evaluations; the task writes what it has trained afterwards
  *
- * Same bits on any number of ranks: which examples a step has is a function of (run.seed, step); any rank may train any example, as
- * gradients are exact sums; losses come from records of all examples in global order.
+ * Same bits on any number of ranks: which examples a step has is a function of (run.seed, step); any rank may train any example,
+ * as gradients are exact sums; losses come from records of all examples in global order.
  */
 #ifndef RLHF_SRC_SUPERVISED_H
 #define RLHF_SRC_SUPERVISED_H
@@ -86,8 +86,8 @@ void supervised_init(struct supervised *s, const struct supervised_task *task, s
 /* The plan of need, with the loop's and the task's own layout, on the log. Collective. Errors: engine_plan's. */
 int supervised_plan(struct supervised *s, const struct engine_need *need);
 
-/* After supervised_plan. resume: continue from the newest checkpoint. Collective. Errors: of files; a loss or gradient that is not
- * finite, with run.on_nan = "stop"; ERR_STOP when it was stopped early. */
+/* After supervised_plan. resume: continue from the newest checkpoint. Collective. Errors: of files; a loss or gradient that is
+ * not finite, with run.on_nan = "stop"; ERR_STOP when it was stopped early. */
 int supervised_run(struct supervised *s, bool resume);
 
 /* Writes run.output_dir/adapter as PEFT folder, and the closing table. Collective. */

@@ -16,6 +16,8 @@ const struct task *task_find(enum task_id id);
 
 int task_tokenize(const struct settings *s, struct comm *comm, const struct options *o);
 int task_pretrain(const struct settings *s, struct comm *comm, const struct options *o);
+int task_sft(const struct settings *s, struct comm *comm, const struct options *o);
+int task_merge(const struct settings *s, struct comm *comm, const struct options *o);
 int task_ppo(const struct settings *s, struct comm *comm, const struct options *o);
 int task_generate(const struct settings *s, struct comm *comm, const struct options *o);
 int task_evaluate(const struct settings *s, struct comm *comm, const struct options *o);

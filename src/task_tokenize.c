@@ -1,7 +1,8 @@
-/* task = "tokenize": ids of each text, and statistics of their lengths. Needs the tokenizer file only. */
+/* task = "tokenize": ids of each text and the text that they decode to, and statistics of lengths. Needs the tokenizer file only. */
 #include "engine.h"
 #include "error.h"
 #include "file.h"
+#include "jsonl.h"
 #include "log.h"
 #include "prompts.h"
 #include "run.h"
@@ -35,14 +36,25 @@ static void print_statistics(const struct prompt_list *p, int64_t limit)
     free(length);
 }
 
-static void format_ids(struct text *out, const struct prompt_list *p)
+/* One line a text: its ids, and what they stand for, special tokens too. */
+static int format_lines(struct text *out, const struct prompt_list *p, const struct tokenizer *t)
 {
-    for (int64_t i = 0; i < p->n; i++) {
-        text_add_string(out, "{\"ids\": [");
-        for (int64_t t = 0; t < p->prompt[i].n; t++)
-            text_format(out, t ? ", %d" : "%d", p->prompt[i].ids[t]);
-        text_add_string(out, "]}\n");
+    struct text decoded = {0};
+    int rc = 0;
+    for (int64_t i = 0; i < p->n && !rc; i++) {
+        const struct token_list *ids = &p->prompt[i];
+        json_t *list = json_array();
+        for (int64_t k = 0; k < ids->n; k++)
+            json_array_append_new(list, json_integer(ids->ids[k]));
+        text_clear(&decoded);
+        rc = tokenizer_decode(t, &decoded, ids->ids, ids->n, false);
+        json_t *line = json_pack("{so ss%}", "ids", list, "decoded", text_string(&decoded), decoded.n);
+        if (!rc)
+            jsonl_add(out, line, 0);
+        json_decref(line);
     }
+    text_free(&decoded);
+    return rc;
 }
 
 /* The model's limit where a config.json lies beside the tokenizer. */
@@ -71,8 +83,9 @@ static int tokenize(const struct settings *s, struct run *run)
         rc = prompts_encode(&list, &data, tokenizer, &s->data, 0, INT32_MAX);
     if (!rc) {
         char *path = run_path(run, "tokenize.jsonl");
-        format_ids(&out, &list);
-        rc = file_write_atomic(path, out.bytes, out.n);
+        rc = format_lines(&out, &list, tokenizer);
+        if (!rc)
+            rc = file_write_atomic(path, out.bytes, out.n);
         if (!rc) {
             print_statistics(&list, length_limit(s));
             log_line("wrote %s", path);

@@ -136,6 +136,7 @@ const struct backend_ops CPU(cpu_table) = {
     .name = "cpu",
     .width_multiple = 1,
     .width_most = INT_MAX,
+    .head_dim_most = INT_MAX,
     .rank_most = INT_MAX,
     .decode_multiple = 1,
     .trains_weights = 1,

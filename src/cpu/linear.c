@@ -224,7 +224,7 @@ void CPU(linear_refresh)(struct backend *be, struct linear *l)
         put_rows(be, l, l->master, 0, l->out);
     for (int i = 0; i < LINEAR_ADAPTERS; i++) {
         struct lora *a = l->adapter[i];
-        if (!a)
+        if (!a || a->packed)
             continue;
         a->b_packed = (char *)a->a_packed + lora_a_bytes(l, a->r);
         pack_floats(be, a->a_packed, a->a, a->r, l->in);

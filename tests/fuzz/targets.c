@@ -113,6 +113,9 @@ static void run_tokenizer(const char *folder, const char *path, const char *byte
             for (int64_t k = 0; k < ids.n; k++)
                 CHECK(ids.ids[k] >= 0 && ids.ids[k] < tokenizer_vocab_size(t), "id %d", ids.ids[k]);
             refused(tokenizer_decode(t, &back, ids.ids, ids.n, false));
+            ids.n = 0;
+            if (!refused(tokenizer_encode_truncated(t, &ids, texts[i], strlen(texts[i]), 5)))
+                CHECK(ids.n <= 5, "%lld ids, at most 5 were asked for", (long long)ids.n);
         }
         token_list_free(&ids);
         text_free(&back);
@@ -272,6 +275,7 @@ const struct fuzz_target fuzz_targets[] = {
      .seeds = {"tests/reference/llama-untied/model.safetensors.index.json"}},
     {.name = "text", .file = "data.txt", .run = run_text, .seeds = {"tests/fuzz/seeds/texts.txt"}},
     {.name = "tokenizer", .file = "tokenizer.json", .run = run_tokenizer, .seeds = {"input/tiny/tokenizer.json", "tests/fuzz/seeds/metaspace.json"}},
+    {.name = "wordpiece", .file = "tokenizer.json", .run = run_tokenizer, .seeds = {"tests/fuzz/seeds/wordpiece.json"}},
 };
 const int fuzz_n_targets = sizeof fuzz_targets / sizeof *fuzz_targets;
 

@@ -10,7 +10,7 @@ program=${builddir:-.}/rlhf-hpc counter=${builddir:-.}/tests/support/.libs/alloc
 head -n 7 input/tiny/prompts.heldout.jsonl >"$work/eval.jsonl" || fail "no prompts"
 
 # All that a step can ask of the host: two rewards, stop strings, drawn lengths, early ends, an evaluation, shown samples.
-cat >"$work/input.cfg" <<END
+cat >"$work/ppo.cfg" <<END
 task = "ppo";
 model: { path = "input/tiny"; quantization = "int8"; outlier_threshold = 2.5; };
 lora: { target_modules = ["all-linear"]; };
@@ -24,29 +24,49 @@ run: { output_dir = "$work/run"; max_steps = $steps; save_steps = 0; eval_steps 
 optim: { learning_rate = 0.0; };
 END
 
+# The same of fine-tuning; at a rate of 0 no evaluation is better than the first, so that no adapter is written.
+cat >"$work/sft.cfg" <<END
+task = "sft";
+model: { path = "input/tiny"; quantization = "int8"; outlier_threshold = 2.5; };
+lora: { target_modules = ["all-linear"]; };
+data: { path = "input/tiny/completions.jsonl"; eval_path = "input/tiny/completions.heldout.jsonl"; };
+sft: { batch_size = 12; micro_batch_size = 2; };
+optim: { learning_rate = 0.0; };
+run: { output_dir = "$work/run"; max_steps = $steps; save_steps = 0; eval_steps = 2; threads = 1; };
+END
+
 # Lines of the plan's table.
 table()
 {
     sed -n '/^memory plan/,/^  longest sequence/p' "$1"
 }
 
-for n in 1 2; do
+# planned TASK RANKS FIRST: the task allocates what it plans, and nothing in its steps once FIRST lines of metrics are written
+planned()
+{
+    task=$1 n=$2 first=$3
     rm -rf "$work/run" "$work/reports"
     mkdir "$work/reports"
-    ranks $n "$program" --plan "$work/input.cfg" >"$work/plan.log" 2>&1 || { cat "$work/plan.log"; fail "--plan on $n"; }
-    ranks $n env LD_PRELOAD="$counter" ALLOCATIONS_LINES="$work/run/metrics.jsonl" ALLOCATIONS_STEPS=$steps \
-        ALLOCATIONS_REPORT="$work/reports" "$program" "$work/input.cfg" >"$work/run.log" 2>&1 ||
-        { cat "$work/run.log"; fail "run on $n"; }
+    ranks $n "$program" --plan "$work/$task.cfg" >"$work/plan.log" 2>&1 || { cat "$work/plan.log"; fail "$task --plan on $n"; }
+    ranks $n env LD_PRELOAD="$counter" ALLOCATIONS_LINES="$work/run/metrics.jsonl" ALLOCATIONS_FIRST=$first \
+        ALLOCATIONS_LAST=$((first + steps - 1)) ALLOCATIONS_REPORT="$work/reports" "$program" "$work/$task.cfg" >"$work/run.log" 2>&1 ||
+        { cat "$work/run.log"; fail "$task on $n"; }
 
     table "$work/plan.log" >"$work/planned"
     table "$work/run.log" >"$work/placed"
-    grep -q "^  host staging " "$work/planned" || { cat "$work/plan.log"; fail "no plan on $n"; }
-    diff "$work/planned" "$work/placed" || fail "the run on $n placed another plan"
+    grep -q "^  host staging " "$work/planned" || { cat "$work/plan.log"; fail "no plan of $task on $n"; }
+    diff "$work/planned" "$work/placed" || fail "$task on $n placed another plan"
 
-    [ "$(cat "$work"/reports/* | grep -c '^done$')" -eq $n ] || fail "not one report a rank on $n"
-    echo "allocations of $((steps - 1)) steps on $n, of all ranks:"
+    [ "$(cat "$work"/reports/* | grep -c '^done$')" -eq $n ] || fail "not one report a rank of $task on $n"
+    echo "allocations of $((steps - 1)) steps of $task on $n, of all ranks:"
     sed '/^done$/d' "$work"/reports/* | awk '{ calls[$3] += $1; bytes[$3] += $2 }
         END { for (o in calls) printf "%8d calls %10d bytes  %s\n", calls[o], bytes[o], o; if (!NR) print "none" }'
-    ! grep -h ' program+' "$work"/reports/* || fail "the program allocates in its steps on $n (addr2line -e rlhf-hpc -f 0x..)"
+    ! grep -h ' program+' "$work"/reports/* ||
+        fail "$task allocates in its steps on $n (addr2line -e rlhf-hpc -f 0x..)"
+}
+
+for n in 1 2; do
+    planned ppo $n 1
+    planned sft $n 2 # the first line is the evaluation before the first step
 done
 exit 0

@@ -33,7 +33,8 @@ first_step() {
 
 for mode in none dequant llm.int8; do
     first_step $mode 0 1 $(mode $mode) -s ppo.micro_batch_size=5
-    first_step $mode-again any 2 $(mode $mode) -s model.adapter="$work/$mode/adapter" -s run.seed=1 -s generate.slots=3
+    first_step $mode-again any 2 $(mode $mode) -s model.adapter="$work/$mode/adapter" -s model.ref_adapter=none -s run.seed=1 \
+        -s generate.slots=3
     if [ -n "${RLHF_HPC_DATA:-}" ]; then
         first_step $mode-llama 0 2 $(mode $mode) -s model.path="$RLHF_HPC_DATA/models/stories260K" \
             -s data.path="$RLHF_HPC_DATA/prompts/tinystories.jsonl" -s data.prompt_tokens='[3, 17]'

@@ -6,14 +6,6 @@ cd "$srcdir" || exit 99
 OMP_WAIT_POLICY=passive; export OMP_WAIT_POLICY # ranks with more threads than cores must not spin
 OMPI_MCA_rmaps_base_oversubscribe=1; export OMPI_MCA_rmaps_base_oversubscribe
 
-# mode NAME: prints the options of a numeric mode. The threshold is one that small activations reach.
-mode() {
-    case $1 in
-    none) echo "-s model.quantization=none" ;;
-    *) echo "-s model.quantization=int8 -s model.matmul=$1 -s model.outlier_threshold=2.5" ;;
-    esac
-}
-
 # ppo NAME RANKS OPTION..: a run of ragged prompts and responses into $work/NAME; what it prints goes to $work/NAME.log.
 # PPO_OPTIONS: of all runs, after the others.
 ppo() {
@@ -24,17 +16,7 @@ ppo() {
         -s run.save_steps=0 -s run.sample_steps=2 -s run.output_dir="$work/$name" "$@" ${PPO_OPTIONS:-} >"$work/$name.log" 2>&1
 }
 
-# The numbers of the metrics that do not depend on the clock, a line a step.
-numbers() {
-    sed -E 's/, "(time|perf)\/[^,}]*//g' "$work/$1/metrics.jsonl"
-}
-
 # same A B: adapters, metrics (times aside) and samples of two runs are equal to the bit
 same() {
-    numbers "$1" >"$work/a.numbers"
-    numbers "$2" >"$work/b.numbers"
-    cmp "$work/a.numbers" "$work/b.numbers" || fail "$1 and $2: other metrics"
-    for file in adapter/adapter_model.safetensors adapter/model.safetensors samples.jsonl; do
-        cmp "$work/$1/$file" "$work/$2/$file" || fail "$1 and $2: another $file"
-    done
+    equal "$1" "$2" adapter/adapter_model.safetensors adapter/model.safetensors samples.jsonl
 }

@@ -52,7 +52,7 @@ static int write_adapter(const char *folder, const char *base, const struct arch
         peft_targets_set_string(&c.target_modules, targets);
     bool *match = calloc((size_t)a->layers * ARCH_LINEARS_MAX, sizeof *match);
     CHECK(match, "out of memory");
-    const int most = peft_match_all(match, &c.target_modules, a);
+    const int most = peft_match_all(match, &c, a);
     if (most < 0)
         return -1;
     struct peft_out *out = calloc((size_t)most, sizeof *out);
@@ -67,7 +67,7 @@ static int write_adapter(const char *folder, const char *base, const struct arch
             n++;
     }
     float *head = numbers(a->hidden, 7);
-    int rc = peft_write(folder, &c, a, out, n);
+    int rc = peft_write(folder, &c, a, out, n, NULL, 0);
     if (!rc)
         rc = peft_write_value_head(folder, head, 0.25f, a->hidden);
     for (int i = 0; i < n; i++) {

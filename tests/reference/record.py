@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Records the reference values that the C tests read: four tiny models, their hidden states and
-logits, one PPO mini-batch through peft adapters, one language-model step with all gradients.
+logits, one PPO mini-batch and one SFT batch through peft adapters, one language-model step with all
+gradients.
 
     python tests/reference/record.py [FOLDER]        (default: the folder of this script)
 
@@ -22,6 +23,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import peft
 import torch
 import transformers
+import trl.trainer.sft_trainer
 from safetensors.torch import load_file, save_file
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
@@ -70,6 +72,12 @@ LENGTHS = (66, 9)  # tokens of the two sequences
 PPO = dict(temperature=0.7, cliprange=0.2, cliprange_value=0.2, vf_coef=0.1, ent_coef=0.01)
 PROMPT_TOKENS = (5, 3, 7)
 RESPONSE_TOKENS = (6, 9, 2)
+
+# two prompts with completions, and a packed block: all but its first token are targets
+SFT = dict(learning_rate=0.01, adam_beta1=0.9, adam_beta2=0.99, adam_epsilon=1e-8, weight_decay=0.1,
+           max_grad_norm=0.25, updates=2)
+SFT_PROMPT_TOKENS = (5, 3, 1)
+SFT_TARGETS = (8, 4, 30)
 
 
 # ---- models ----
@@ -290,6 +298,48 @@ def edge_distance(ratio, value, value_clipped, old_value, ret):
     return min(edge.abs().min().item() for edge in edges if edge.numel())
 
 
+def sft_loss(model, samples):
+    """SPEC 3.2 in the dtype of the model, each sequence alone; (loss, log-probabilities)."""
+    parts = []
+    for ids, prompt in zip(samples, SFT_PROMPT_TOKENS):
+        log_p = torch.log_softmax(forward(model, ids)["logits"][prompt - 1:-1], dim=-1)
+        parts.append(log_p.gather(1, torch.tensor(ids[prompt:])[:, None])[:, 0])
+    logprob = torch.cat(parts)
+    return -logprob.sum() / logprob.numel(), logprob
+
+
+def trl_loss(model, samples):
+    """The same of TRL's collator and the model's own loss, on one padded batch."""
+    collate = trl.trainer.sft_trainer.DataCollatorForLanguageModeling(pad_token_id=0)
+    batch = collate([dict(input_ids=ids, labels=[-100] * prompt + ids[prompt:])
+                     for ids, prompt in zip(samples, SFT_PROMPT_TOKENS)])
+    return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
+                 labels=batch["labels"], use_cache=False).loss
+
+
+def sft_values(model, samples):
+    """Gradients of the loss, and the adapters after two clipped AdamW updates on the same batch."""
+    named = {n.replace(".default.", "."): p for n, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(named.values(), lr=SFT["learning_rate"],
+                                  betas=(SFT["adam_beta1"], SFT["adam_beta2"]),
+                                  eps=SFT["adam_epsilon"], weight_decay=SFT["weight_decay"])
+    tensors, numbers = {}, {}
+    for update in range(SFT["updates"]):
+        optimizer.zero_grad()
+        loss, logprob = sft_loss(model, samples)
+        loss.backward()
+        if update == 0:
+            tensors["logprob"] = logprob.detach()
+            tensors.update({f"grad.{n}": p.grad.clone() for n, p in named.items()})
+            numbers["loss"] = loss.item()
+        norm = torch.nn.utils.clip_grad_norm_(named.values(), SFT["max_grad_norm"])
+        numbers[f"grad_norm_{update}"] = norm.item()
+        assert norm > SFT["max_grad_norm"], "the norm is not clipped: lower max_grad_norm"
+        optimizer.step()
+    tensors.update({f"updated.{n}": p.detach().clone() for n, p in named.items()})
+    return tensors, numbers
+
+
 # ---- recording ----
 
 def check_float32(name, values64, values32):
@@ -370,6 +420,20 @@ def record_ppo(folder, spec):
                settings=PPO, expected=numbers))
 
 
+def record_sft(folder, spec):
+    generator = torch.Generator().manual_seed(spec["ppo_seed"] + 100)
+    samples = [draw_ids(generator, p + t, spec["config"]["vocab_size"])
+               for p, t in zip(SFT_PROMPT_TOKENS, SFT_TARGETS)]
+    samples[2][12] = spec["config"]["eos_token_id"]  # two texts in a block
+    with torch.no_grad():
+        by_trl = trl_loss(load_adapter(folder), samples).item()
+    tensors, numbers = sft_values(in_float64(load_adapter(folder)), samples)
+    assert abs(by_trl - numbers["loss"]) < 1e-5 * numbers["loss"], "TRL's loss is another one"
+    check_float32(f"{os.path.basename(folder)} sft", tensors, sft_values(load_adapter(folder), samples)[0])
+    write(folder, "sft", tensors,
+          dict(ids=samples, prompt_tokens=SFT_PROMPT_TOKENS, settings=SFT, expected=numbers))
+
+
 def record(folder, spec):
     shutil.rmtree(folder, ignore_errors=True)
     write_model(folder, spec)
@@ -391,6 +455,7 @@ def record(folder, spec):
     assert {k.removeprefix("grad.") for k in renamed} == stored, sorted(stored)
     write(folder, "pretrain", renamed, dict(ids=sequences, **numbers))
     record_ppo(folder, spec)
+    record_sft(folder, spec)
 
 
 def main():

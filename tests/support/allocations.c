@@ -2,7 +2,8 @@
  * counts each call for the object that made it, by the return address.
  *
  *   ALLOCATIONS_LINES   the file whose lines are steps that have ended (metrics.jsonl); every rank of a node sees it
- *   ALLOCATIONS_STEPS   steps of the run: calls are counted after the first of these lines, and before the last
+ *   ALLOCATIONS_FIRST   calls are counted once there are so many of these lines, those of the first step among them ..
+ *   ALLOCATIONS_LAST    .. and fewer than so many, of the whole run
  *   ALLOCATIONS_REPORT  folder of the reports, one a process, lines of "calls bytes object"; calls of the program itself
  *                       stand there as "calls bytes program+0x.." (for addr2line), one a place
  *
@@ -39,7 +40,7 @@ static struct {
     pthread_mutex_t lock;
     const void *program; /* where it is loaded; NULL: nothing is to be counted */
     const char *lines;
-    long steps;
+    long first, last;
     struct row row[ROWS_MAX];
     int n;
 } state = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -56,12 +57,13 @@ static const void *object_of(const void *address, const char **name)
 
 __attribute__((constructor)) static void start(void)
 {
-    const char *lines = getenv("ALLOCATIONS_LINES"), *steps = getenv("ALLOCATIONS_STEPS"), *name;
-    if (!lines || !steps || !getenv("ALLOCATIONS_REPORT"))
+    const char *lines = getenv("ALLOCATIONS_LINES"), *first = getenv("ALLOCATIONS_FIRST"), *last = getenv("ALLOCATIONS_LAST"), *name;
+    if (!lines || !first || !last || !getenv("ALLOCATIONS_REPORT"))
         return;
     unsetenv("LD_PRELOAD"); /* what the program starts is another matter */
     state.lines = lines;
-    state.steps = strtol(steps, NULL, 10);
+    state.first = strtol(first, NULL, 10);
+    state.last = strtol(last, NULL, 10);
     state.program = object_of((const void *)getauxval(AT_ENTRY), &name);
 }
 
@@ -105,7 +107,7 @@ static void count(const void *caller, size_t bytes)
     int before = errno;
     pthread_mutex_lock(&state.lock);
     long lines = lines_of(state.lines);
-    if (lines >= 1 && lines < state.steps) {
+    if (lines >= state.first && lines < state.last) {
         struct row *row = row_of(caller);
         row->calls++;
         row->bytes += bytes;

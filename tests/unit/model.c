@@ -288,6 +288,53 @@ static void test_all_weights_llama(void **state)
     check_all_weights("llama-gqa");
 }
 
+/* The frozen adapter is the trained one's equal, bit for bit, and stays when that one is trained. */
+static void check_frozen_adapter(const char *name)
+{
+    struct bench b;
+    struct peft_adapter recorded;
+    int32_t ids[SEQUENCES][LONGEST];
+    int length[SEQUENCES];
+    float logprob[4][LONGEST];
+    const struct bench_options o = {0};
+    bench_describe(&b, name, &o);
+    bench_done(peft_open(&recorded, bench_file(&b, "adapter"), &b.folder.arch));
+    bench_done(lora_attach(&b.model, &recorded.config, 1));
+    assert_int_equal(lora_attach_frozen(&b.model, &recorded), 1);
+    bench_load(&b, &o);
+    bench_done(lora_read(&b.model, &recorded, bench_file(&b, "adapter")));
+    bench_done(lora_read_frozen(&b.model, &recorded, 1));
+    json_t *root = bench_json(&b, "expected.json");
+    bench_ids(root, ids, length);
+    const size_t bytes = (size_t)(length[0] - 1) * sizeof(float);
+    const int adapter[] = {0, 1, -1, 1};
+    for (int i = 0; i < 4; i++) {
+        struct sequence s = {.ids = ids[0], .n = length[0], .first = 1, .logprob = logprob[i]};
+        struct model_pass pass = {.adapter = adapter[i]};
+        bench_done(micro_batch_forward(&b.mb, &s, 1, &pass, 1.0f));
+        if (i == 2) {
+            b.be.ops->zero(&b.be, b.model.trainable.value, (size_t)b.model.trainable.n * sizeof(float));
+            model_refresh(&b.model);
+        }
+    }
+    assert_memory_equal(logprob[0], logprob[1], bytes);
+    assert_memory_not_equal(logprob[0], logprob[2], bytes);
+    assert_memory_equal(logprob[0], logprob[3], bytes);
+    for (int i = 2; i < LINEAR_ADAPTERS; i++)
+        assert_int_equal(lora_attach_frozen(&b.model, &recorded), i);
+    assert_int_equal(lora_attach_frozen(&b.model, &recorded), -1);
+    json_decref(root);
+    peft_close(&recorded);
+    bench_close(&b);
+}
+
+static void test_frozen_adapter_beside_the_trained_one(void **state)
+{
+    (void)state;
+    check_frozen_adapter("neox-parallel");
+    check_frozen_adapter("llama-gqa");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -296,6 +343,7 @@ int main(void)
         cmocka_unit_test(test_forward_llama_grouped_query),
         cmocka_unit_test(test_forward_llama_untied_rope_scaling),
         cmocka_unit_test(test_decode_equals_training_pass),
+        cmocka_unit_test(test_frozen_adapter_beside_the_trained_one),
         cmocka_unit_test(test_ppo_gradients_neox),
         cmocka_unit_test(test_ppo_gradients_llama),
         cmocka_unit_test(test_all_weights_neox),

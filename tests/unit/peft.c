@@ -18,6 +18,8 @@
 
 enum { R = 2, PLACES_MAX = 64 };
 
+#define LORA "{\"peft_type\":\"LORA\","
+
 static char folder[64];
 static struct arch neox, llama;
 
@@ -100,31 +102,31 @@ static void test_match_table(void **state)
         {"", "model.layers.1.self_attn.k_proj", 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct peft_targets t = {0};
+        struct peft_config c = {0};
         const char *target = cases[i].target;
         if (*target == '*')
-            peft_targets_set_string(&t, "All-Linear");
+            peft_targets_set_string(&c.target_modules, "All-Linear");
         else if (*target == '/')
-            peft_targets_set_string(&t, target + 1);
+            peft_targets_set_string(&c.target_modules, target + 1);
         else if (*target)
-            peft_targets_add(&t, target);
-        const int m = peft_match(&t, &llama, cases[i].path);
+            peft_targets_add(&c.target_modules, target);
+        const int m = peft_match(&c, &llama, cases[i].path);
         if (m != cases[i].match)
             fail_msg("'%s' on %s: %d", target, cases[i].path, m);
-        peft_targets_free(&t);
+        peft_config_free(&c);
     }
 }
 
 static int match_count(const struct arch *a, const char *string, const char *entry)
 {
     bool match[PLACES_MAX];
-    struct peft_targets t = {0};
+    struct peft_config c = {0};
     if (string)
-        peft_targets_set_string(&t, string);
+        peft_targets_set_string(&c.target_modules, string);
     if (entry)
-        peft_targets_add(&t, entry);
-    const int n = peft_match_all(match, &t, a);
-    peft_targets_free(&t);
+        peft_targets_add(&c.target_modules, entry);
+    const int n = peft_match_all(match, &c, a);
+    peft_config_free(&c);
     return n;
 }
 
@@ -173,7 +175,7 @@ static void make(struct made *m, const struct arch *a, const enum arch_slot *slo
 
 static void write_adapter(const struct made *m, const struct arch *a, struct peft_config *c)
 {
-    if (peft_write(folder, c, a, m->out, m->n) != 0)
+    if (peft_write(folder, c, a, m->out, m->n, NULL, 0) != 0)
         fail_msg("%s", error_message());
 }
 
@@ -197,7 +199,7 @@ static void test_round_trip(void **state)
     assert_true(p.config.r == R && p.config.lora_alpha == 32 && p.config.lora_dropout == 0.05 &&
                 !p.config.use_rslora);
     assert_string_equal(p.config.base_model_name_or_path, "some/model");
-    assert_string_equal(p.config.target_modules.name[0], "down_proj");
+    assert_string_equal(p.config.target_modules.names.item[0], "down_proj");
     for (int i = 0; i < 6; i++) {
         const struct arch_linear *l = &llama.linear[p.pair[i].slot];
         float values[64];
@@ -226,6 +228,88 @@ static void test_round_trip(void **state)
     assert_int_equal(peft_open(&p, folder, &llama), -1);
     assert_non_null(strstr(error_message(), "q_proj.lora_A.weight is [2, 8], must be [4, 8]"));
     c.base_model_name_or_path = NULL; /* not owned */
+    peft_config_free(&c);
+}
+
+/* What PEFT answers (get_pattern_key): the first key that matches the path, or the end of it behind a dot. */
+static void test_size_table(void **state)
+{
+    (void)state;
+    static const char *const key[] = {"q_proj", "layers.1.mlp.up_proj", "^model.layers.0.mlp.down_proj", "(k|v)_proj",
+                                      ".*\\.1\\.self_attn\\.o_proj", "mlp"};
+    static const struct {
+        const char *path;
+        int r;
+    } cases[] = {
+        {"model.layers.0.self_attn.q_proj", 1},  {"model.layers.0.self_attn.xq_proj", 9}, {"model.layers.1.mlp.up_proj", 2},
+        {"model.layers.11.mlp.up_proj", 9},      {"model.layers.0.mlp.down_proj", 3},     {"model.layers.1.mlp.down_proj", 9},
+        {"model.layers.0.self_attn.v_proj", 4},  {"model.layers.1.self_attn.k_proj", 4},  {"model.layers.1.self_attn.o_proj", 5},
+        {"model.layers.0.self_attn.o_proj", 9},  {"model.layers.0.mlp.gate_proj", 9},     {"layersX1-mlp.up_proj", 2},
+        {"a.layersX1Xmlp.up_proj", 2},
+    };
+    struct peft_config c = {.r = 9, .lora_alpha = 18, .use_rslora = true};
+    struct peft_pattern rank[6], alpha = {(char *)"down_proj", 5};
+    for (int i = 0; i < 6; i++)
+        rank[i] = (struct peft_pattern){(char *)key[i], i + 1};
+    c.rank_pattern = (struct peft_patterns){rank, 6};
+    c.alpha_pattern = (struct peft_patterns){&alpha, 1};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct peft_size size;
+        assert_int_equal(peft_size(&size, &c, cases[i].path), 0);
+        if (size.r != cases[i].r)
+            fail_msg("%s: r %d", cases[i].path, size.r);
+        assert_true(size.scale == (strstr(cases[i].path, "down_proj") ? 5 : 18) / sqrt(cases[i].r));
+    }
+}
+
+/* Rank, alpha, layers, exclusions and a trained head, written and read again. */
+static void test_refinements_round_trip(void **state)
+{
+    (void)state;
+    static const char text[] = LORA "\"r\":2,\"lora_alpha\":4,\"target_modules\":[\"q_proj\",\"v_proj\",\"down_proj\"],"
+                                    "\"rank_pattern\":{\"v_proj\":1,\".*down_proj\":3},\"alpha_pattern\":{\"q_proj\":7.5},"
+                                    "\"layers_to_transform\":1,\"layers_pattern\":\"layers\",\"exclude_modules\":[\"down_proj\"],"
+                                    "\"modules_to_save\":[\"classifier\",\"score\"],\"task_type\":\"SEQ_CLS\","
+                                    "\"fan_in_fan_out\":true,\"revision\":\"main\",\"base_model_name_or_path\":\"b\"}";
+    float data[64] = {0.5f, -1}, head[16] = {3};
+    const struct peft_out out[] = {{1, LIN_Q, data, data}, {1, LIN_V, data + 8, data + 8}};
+    const struct safetensors_out score = {"score.weight", DTYPE_F32, 2, {2, 8}, head, NULL};
+    struct peft_config c, again;
+    struct peft_adapter p;
+    write_file("adapter_config.json", text);
+    assert_int_equal(peft_config_read(&c, folder), 0);
+    assert_int_equal(peft_write(folder, &c, &llama, out, 2, &score, 1), 0);
+    if (peft_open(&p, folder, &llama) != 0)
+        fail_msg("%s", error_message());
+    assert_true(p.n == 2 && p.pair[0].slot == LIN_Q && p.pair[1].slot == LIN_V && p.pair[1].layer == 1);
+    assert_true(p.pair[0].size.r == 2 && p.pair[0].size.scale == 7.5 / 2);
+    assert_true(p.pair[1].size.r == 1 && p.pair[1].size.scale == 4);
+    assert_int_equal(p.n_saved, 1);
+    assert_string_equal(p.saved[0].name, "score.weight");
+    assert_ptr_equal(peft_find_saved(&p, "score.weight"), p.saved[0].entry);
+    assert_null(peft_find_saved(&p, "score.bias"));
+    assert_true(p.saved[0].entry->shape[0] == 2 && p.saved[0].entry->shape[1] == 8);
+    again = p.config;
+    assert_string_equal(again.task_type, "SEQ_CLS");
+    assert_string_equal(again.revision, "main");
+    assert_true(again.layers_to_transform.n == 1 && again.layers_to_transform.index[0] == 1);
+    assert_string_equal(again.layers_to_transform.pattern.item[0], "layers");
+    assert_string_equal(again.exclude_modules.names.item[0], "down_proj");
+    assert_int_equal(again.modules_to_save.n, 1);
+    assert_string_equal(again.modules_to_save.item[0], "score");
+    assert_int_equal(again.rank_pattern.n, 2);
+    peft_close(&p);
+    /* without the head's name its tensor is a stranger */
+    write_file("adapter_config.json", LORA "\"r\":2,\"lora_alpha\":4,\"target_modules\":[\"q_proj\",\"v_proj\"],"
+                                           "\"rank_pattern\":{\"v_proj\":1},\"layers_to_transform\":[1]}");
+    assert_int_equal(peft_open(&p, folder, &llama), -1);
+    assert_non_null(strstr(error_message(), "base_model.model.score.weight belongs to no module"));
+    /* a copy of the head beside the adapters (save_embedding_layers) */
+    const struct safetensors_out copies[] = {{"lm_head.weight", DTYPE_F32, 2, {2, 8}, head, NULL}};
+    assert_int_equal(peft_write(folder, &c, &llama, out, 2, copies, 1), 0);
+    write_file("adapter_config.json", text);
+    assert_int_equal(peft_open(&p, folder, &llama), -1);
+    assert_non_null(strstr(error_message(), "lm_head.weight is a copy of a weight of the model"));
     peft_config_free(&c);
 }
 
@@ -259,9 +343,9 @@ static void test_written_config_text(void **state)
                                     "}\n");
     text_free(&text);
     free(path);
-    assert_true(peft_scale(&c) == 2.5 / sqrt(2));
     struct peft_adapter p;
     assert_int_equal(peft_open(&p, folder, &neox), 0);
+    assert_true(p.pair[0].size.scale == 2.5 / sqrt(2));
     assert_int_equal(p.n, 2);
     assert_string_equal(
         p.pair[1].b->name,
@@ -278,13 +362,62 @@ static void test_what_is_refused(void **state)
         {"{\"peft_type\":\"LORA\",\"use_dora\":true}", "use_dora (DoRA) is not supported"},
         {"{\"peft_type\":\"LORA\",\"bias\":\"all\"}", "bias must be"},
         {"{\"peft_type\":\"LORA\",\"bias\":3}", "bias must be"},
-        {"{\"peft_type\":\"LORA\",\"modules_to_save\":[\"score\"]}", "modules_to_save"},
-        {"{\"peft_type\":\"LORA\",\"rank_pattern\":{\"a\":3}}", "rank_pattern"},
-        {"{\"peft_type\":\"LORA\",\"alpha_pattern\":{\"a\":3}}", "alpha_pattern"},
-        {"{\"peft_type\":\"LORA\",\"layers_to_transform\":[0]}", "layers_to_transform"},
-        {"{\"peft_type\":\"LORA\",\"layers_to_transform\":0}", "layers_to_transform"},
-        {"{\"peft_type\":\"LORA\",\"fan_in_fan_out\":true}", "fan_in_fan_out"},
-        {"{\"peft_type\":\"LORA\",\"init_lora_weights\":\"pissa_niter_4\"}", "pissa_niter_4"},
+        {LORA "\"init_lora_weights\":\"pissa_niter_4\"}", "pissa_niter_4 changes the base weights; convert"},
+        {LORA "\"init_lora_weights\":\"olora\"}", "olora changes the base weights"},
+        {LORA "\"init_lora_weights\":\"loftq\"}", "loftq changes the base weights"},
+        {LORA "\"init_lora_weights\":\"corda\"}", "corda changes the base weights"},
+        {LORA "\"init_lora_weights\":\"lora_ga\"}", "lora_ga changes the base weights"},
+        {LORA "\"bias\":\"lora_only\"}", "bias must be \"none\""},
+        {LORA "\"lora_bias\":true}", "lora_bias (biases in lora_B)"},
+        {LORA "\"layer_replication\":[[0,4]]}", "layer_replication (replicated layers)"},
+        {LORA "\"target_parameters\":[\"a\"]}", "target_parameters (adapters on bare parameters)"},
+        {LORA "\"trainable_token_indices\":[3]}", "trainable_token_indices (trained token embeddings)"},
+        {LORA "\"alora_invocation_tokens\":[3]}", "alora_invocation_tokens (activated LoRA)"},
+        {LORA "\"enable_lora\":[true,false,true]}", "enable_lora (merged linear layers of PEFT 0.2)"},
+        {LORA "\"megatron_config\":{\"a\":1}}", "megatron_config (Megatron's parallel layers)"},
+        {LORA "\"use_qalora\":true}", "use_qalora (QALoRA)"},
+        {LORA "\"use_bdlora\":{\"a\":1}}", "use_bdlora (block-diagonal LoRA)"},
+        {LORA "\"arrow_config\":{\"a\":1}}", "arrow_config (Arrow)"},
+        {LORA "\"kasa_config\":{\"a\":1}}", "kasa_config (KaSA)"},
+        {LORA "\"monteclora_config\":{\"a\":1}}", "monteclora_config (MonteCLoRA)"},
+        {LORA "\"velora_config\":{\"a\":1}}", "velora_config (VeLoRA)"},
+        {LORA "\"modules_to_save\":[\"embed_in\"]}", "modules_to_save has embed_in: a full copy"},
+        {LORA "\"modules_to_save\":[\"score\",\"embed_out\"]}", "modules_to_save has embed_out: a full copy"},
+        {LORA "\"modules_to_save\":\"score\"}", "modules_to_save is not a list"},
+        {LORA "\"rank_pattern\":[3]}", "rank_pattern is not an object"},
+        {LORA "\"rank_pattern\":{\"dense\":0}}", "rank_pattern: dense is not a whole number from 1 to 4096"},
+        {LORA "\"rank_pattern\":{\"dense\":-2}}", "rank_pattern: dense is not"},
+        {LORA "\"rank_pattern\":{\"dense\":2.5}}", "rank_pattern: dense is not"},
+        {LORA "\"rank_pattern\":{\"dense\":4097}}", "rank_pattern: dense is not"},
+        {LORA "\"rank_pattern\":{\"(\":3}}", "rank_pattern: '(' is not a regular expression"},
+        {LORA "\"rank_pattern\":{\"a)(\":3,\"(.|[a-z_.])*[0-9]{3}\":3}}", "rank_pattern: '(.|[a-z_.])*[0-9]{3}' takes too many"},
+        {LORA "\"alpha_pattern\":{\"dense\":-1}}", "alpha_pattern: dense is not a number above 0"},
+        {LORA "\"alpha_pattern\":{\"dense\":\"3\"}}", "alpha_pattern: dense is not"},
+        {LORA "\"alpha_pattern\":{\"*\":3}}", "alpha_pattern: '*' is not a regular expression"},
+        {LORA "\"layers_to_transform\":-1}", "layers_to_transform is not a layer's number"},
+        {LORA "\"layers_to_transform\":[0,\"1\"]}", "layers_to_transform is not a layer's number"},
+        {LORA "\"layers_to_transform\":true}", "layers_to_transform is not a layer's number"},
+        {LORA "\"layers_to_transform\":[7]}", "target_modules match no linear layer of gpt_neox"},
+        {LORA "\"layers_to_transform\":[0],\"target_modules\":\".*dense\"}", "layers_to_transform needs target_modules as a list"},
+        {LORA "\"layers_to_transform\":[0],\"layers_pattern\":\"(\"}", "layers_pattern: '(' is not a regular expression"},
+        {LORA "\"layers_to_transform\":[0],\"layers_pattern\":[3]}", "layers_pattern is not a list"},
+        {LORA "\"layers_pattern\":\"layers\"}", "layers_pattern without layers_to_transform"},
+        {LORA "\"exclude_modules\":3}", "exclude_modules is not a list"},
+        {LORA "\"exclude_modules\":\"[\"}", "exclude_modules: '[' is not a regular expression"},
+        {LORA "\"exclude_modules\":\".*\"}", "target_modules match no linear layer"},
+        {LORA "\"exclude_modules\":\"all-linear\"}", "exclude_modules leaves no module"},
+        {LORA "\"fan_in_fan_out\":1}", "fan_in_fan_out is not true or false"},
+        {LORA "\"task_type\":3}", "task_type is not a string"},
+        {LORA "\"base_model_name_or_path\":[]}", "base_model_name_or_path is not a string"},
+        {"{\"peft_type\":\"ADALORA\"}", "peft_type ADALORA is not supported, LORA is"},
+        {"{\"peft_type\":\"LOHA\"}", "peft_type LOHA"},
+        {"{\"peft_type\":\"LOKR\"}", "peft_type LOKR"},
+        {"{\"peft_type\":\"OFT\"}", "peft_type OFT"},
+        {"{\"peft_type\":\"VERA\"}", "peft_type VERA"},
+        {"{\"peft_type\":\"PROMPT_TUNING\"}", "peft_type PROMPT_TUNING"},
+        {"{\"peft_type\":\"PREFIX_TUNING\"}", "peft_type PREFIX_TUNING"},
+        {"{\"peft_type\":\"P_TUNING\"}", "peft_type P_TUNING"},
+        {"{\"peft_type\":[\"LORA\"]}", "peft_type (missing)"},
         {"{\"peft_type\":\"LORA\",\"r\":0}", "r is not"},
         {"{\"peft_type\":\"LORA\",\"r\":1e3}", "r is not"},
         {"{\"peft_type\":\"LORA\",\"lora_alpha\":\"x\"}", "lora_alpha"},
@@ -334,7 +467,7 @@ static void test_value_head(void **state)
     assert_int_equal(peft_read_value_head(w, &b, &found, folder, 4), -1);
     assert_non_null(strstr(error_message(), "not weight [1, 4]"));
     assert_false(found);
-    const struct safetensors_out other = {"wte.weight", DTYPE_F32, 1, {3}, weight};
+    const struct safetensors_out other = {"wte.weight", DTYPE_F32, 1, {3}, weight, NULL};
     char *path = file_join(folder, "model.safetensors");
     assert_int_equal(safetensors_write(path, &other, 1), 0);
     free(path);
@@ -346,6 +479,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_match_table),     cmocka_unit_test(test_match_all),
+        cmocka_unit_test(test_size_table),      cmocka_unit_test(test_refinements_round_trip),
         cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_written_config_text),
         cmocka_unit_test(test_what_is_refused), cmocka_unit_test(test_value_head),
     };

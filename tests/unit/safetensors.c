@@ -152,7 +152,7 @@ static void test_every_truncation_is_refused(void **state)
 {
     (void)state;
     const float data[3] = {1, 2, 3};
-    const struct safetensors_out out = {"weight", DTYPE_F32, 1, {3}, data};
+    const struct safetensors_out out = {"weight", DTYPE_F32, 1, {3}, data, NULL};
     struct text whole = {0};
     assert_int_equal(safetensors_write(in_folder("whole"), &out, 1), 0);
     assert_int_equal(file_read(&whole, in_folder("whole")), 0);
@@ -168,8 +168,8 @@ static void test_flipped_bytes_do_no_harm(void **state)
 {
     (void)state;
     const float data[4] = {1, 2, 3, 4};
-    const struct safetensors_out out[] = {{"a", DTYPE_F32, 2, {1, 3}, data},
-                                          {"b", DTYPE_F16, 1, {2}, data}};
+    const struct safetensors_out out[] = {{"a", DTYPE_F32, 2, {1, 3}, data, NULL},
+                                          {"b", DTYPE_F16, 1, {2}, data, NULL}};
     struct text whole = {0};
     assert_int_equal(safetensors_write(in_folder("whole"), out, 2), 0);
     assert_int_equal(file_read(&whole, in_folder("whole")), 0);
@@ -195,11 +195,11 @@ static void test_what_is_written_reads_back(void **state)
     const float f32[6] = {1.5f, -2, 0, 3e-9f, 65504, 7};
     const uint16_t f16[2] = {0x3c00, 0xc000}, bf16[2] = {0x3f80, 0xc040};
     const int32_t i32[1] = {-5};
-    const struct safetensors_out out[] = {{"z.weight", DTYPE_F32, 2, {2, 3}, f32},
-                                          {"half", DTYPE_F16, 1, {2}, f16},
-                                          {"brain", DTYPE_BF16, 1, {2}, bf16},
-                                          {"scalar", DTYPE_I32, 0, {0}, i32},
-                                          {"nothing", DTYPE_F32, 2, {0, 4}, NULL}};
+    const struct safetensors_out out[] = {{"z.weight", DTYPE_F32, 2, {2, 3}, f32, NULL},
+                                          {"half", DTYPE_F16, 1, {2}, f16, NULL},
+                                          {"brain", DTYPE_BF16, 1, {2}, bf16, NULL},
+                                          {"scalar", DTYPE_I32, 0, {0}, i32, NULL},
+                                          {"nothing", DTYPE_F32, 2, {0, 4}, NULL, NULL}};
     struct safetensors s;
     float values[6];
     assert_int_equal(safetensors_write(in_folder("model.safetensors"), out, 5), 0);
@@ -250,8 +250,8 @@ static void test_streamed_file_is_the_same(void **state)
 {
     (void)state;
     const float data[3] = {1, 2, 3};
-    const struct safetensors_out out[] = {{"a", DTYPE_F32, 1, {2}, data},
-                                          {"b", DTYPE_F32, 1, {1}, data + 2}};
+    const struct safetensors_out out[] = {{"a", DTYPE_F32, 1, {2}, data, NULL},
+                                          {"b", DTYPE_F32, 1, {1}, data + 2, NULL}};
     struct text one = {0}, two = {0};
     struct safetensors_writer w;
     assert_int_equal(safetensors_write(in_folder("one"), out, 2), 0);
@@ -283,8 +283,8 @@ static void test_shards(void **state)
 {
     (void)state;
     const float data[1] = {4};
-    const struct safetensors_out a = {"a", DTYPE_F32, 1, {1}, data},
-                                 b = {"b", DTYPE_F32, 1, {1}, data};
+    const struct safetensors_out a = {"a", DTYPE_F32, 1, {1}, data, NULL},
+                                 b = {"b", DTYPE_F32, 1, {1}, data, NULL};
     struct safetensors s;
     assert_refused(folder, "neither model.safetensors nor");
     assert_int_equal(safetensors_write(in_folder("1.safetensors"), &a, 1), 0);
