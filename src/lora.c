@@ -92,7 +92,7 @@ void lora_init(struct model *m, uint64_t seed)
                          rng_key(seed, RNG_INIT_ADAPTER, (uint32_t)i, (uint32_t)j));
         }
     if (m->value_offset >= 0)
-        fill_uniform(m, m->value_offset, arch->hidden + 1, 1.0f / sqrtf((float)arch->hidden),
+        fill_uniform(m, m->value_offset, arch->embedding_width + 1, 1.0f / sqrtf((float)arch->embedding_width),
                      rng_key(seed, RNG_INIT_VALUE_HEAD, 0, 0));
     model_refresh(m);
 }
@@ -119,7 +119,7 @@ int lora_read(struct model *m, const struct peft_adapter *adapter, const char *f
     }
     int rc = 0;
     if (m->value_offset >= 0) {
-        const int H = m->arch->hidden;
+        const int H = m->arch->embedding_width;
         bool found;
         float *head = malloc((size_t)(H + 1) * sizeof *head);
         CHECK(head, "out of memory");
@@ -166,7 +166,8 @@ int lora_write(const struct model *m, const struct peft_config *config, const ch
         }
     int rc = peft_write(folder, config, arch, out, n, NULL, 0);
     if (!rc && m->value_offset >= 0)
-        rc = peft_write_value_head(folder, host + m->value_offset, host[m->value_offset + arch->hidden], arch->hidden);
+        rc = peft_write_value_head(folder, host + m->value_offset, host[m->value_offset + arch->embedding_width],
+                                   arch->embedding_width);
     free(host);
     free(out);
     return rc;
