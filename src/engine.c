@@ -238,11 +238,31 @@ static int memory_limit(struct engine *e, double *bytes)
     return 0;
 }
 
-int engine_plan(struct engine *e, const struct engine_need *need)
+/* Training all weights: on which backend, and of which models. Positions, norms of q and k and what stands about the layers have
+ * no gradients of their weights. */
+static int check_all_weights(const struct engine *e)
 {
-    if (need->all_weights && !e->be.ops->trains_weights)
+    const struct arch *a = &e->folder.arch;
+    if (!e->be.ops->trains_weights)
         return error_set(ERR_INPUT, "run.device: the %s backend trains adapters only; this task trains all weights: set it to \"cpu\"",
                          e->be.ops->name);
+    for (int i = 0; i < arch_tensors(a); i++) {
+        struct arch_tensor t;
+        arch_tensor(&t, a, i);
+        if (t.role != ROLE_EMBEDDING && t.role != ROLE_ATTN_NORM && t.role != ROLE_MLP_NORM && t.role != ROLE_LINEAR &&
+            t.role != ROLE_FINAL_NORM && t.role != ROLE_HEAD)
+            return error_set(ERR_INPUT,
+                             "model.path: this task trains all weights, and there are no gradients of a %s model's %s; "
+                             "task = \"sft\" trains adapters of it",
+                             arch_model_type(a), t.name);
+    }
+    return 0;
+}
+
+int engine_plan(struct engine *e, const struct engine_need *need)
+{
+    if (need->all_weights)
+        TRY(check_all_weights(e));
     int layers = e->folder.arch.layers;
     e->need = *need;
     e->need.adapters |= e->settings->model.adapter[0] != 0;

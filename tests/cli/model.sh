@@ -96,4 +96,17 @@ refused 1 'not a file of this folder' "$work/input.cfg"
 echo '{"weight_map": {"model.norm.weight": "shard", "model.norm.bias": "shard"}}' >"$index"
 cp $source/model.safetensors "$model/shard"
 refused_on_two 1 'model.norm.bias' "$work/input.cfg"
+
+# pretraining of models with parts whose weights have no gradients
+cat >"$work/input.cfg" <<EOF
+task = "pretrain";
+model: { path = "$model"; };
+data: { path = "$work/data.jsonl"; };
+run: { output_dir = "$out"; };
+EOF
+for family in gpt2:transformer.wpe.weight qwen3:q_norm.weight; do
+    fresh
+    sed 's/"vocab_size": 41/"vocab_size": 61/' tests/reference/train/${family%:*}/config.json >"$model/config.json"
+    refused_on_two 1 "${family#*:}" "$work/input.cfg"
+done
 exit $failed
