@@ -1,3 +1,4 @@
+/* Each function asks for one value of an object: absent, null, of the wrong kind, out of range, or good. */
 #include "arch_keys.h"
 
 #include <stdarg.h>

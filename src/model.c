@@ -3,9 +3,8 @@
 
 #include "block.h"
 #include "error.h"
-#include "fmath.h"
+#include "rope_table.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -304,41 +303,23 @@ void model_layout(struct model *m, struct arena *a, const struct model_shape *sh
         m->be->ops->workspace_set(m->be, m->workspace, bytes);
 }
 
-/* Angle per position of rotary pair j. Scalings: SPEC section 6 (Llama 3: wavelengths between P0/low and P0/high blend). */
-static double rope_frequency(const struct arch *arch, int j)
-{
-    const struct arch_rope *r = &arch->rope;
-    double inv = math_pow(r->theta, -2.0 * j / arch->rotary_dims);
-    if (r->scaling == ROPE_LINEAR)
-        return inv / r->factor;
-    if (r->scaling == ROPE_LLAMA3) {
-        double turns = r->original_max_positions * inv / 6.283185307179586;
-        if (turns < r->low_freq_factor)
-            return inv / r->factor;
-        if (turns > r->high_freq_factor)
-            return inv;
-        double smooth = (turns - r->low_freq_factor) / (r->high_freq_factor - r->low_freq_factor);
-        return (1 - smooth) * inv / r->factor + smooth * inv;
-    }
-    return inv;
-}
-
 void model_fill_tables(struct model *m)
 {
-    const struct arch *arch = m->arch;
-    int half = arch->rotary_dims / 2;
-    float *c = malloc((size_t)half * 2 * sizeof *c), *s = c + half;
-    CHECK(c, "out of memory");
-    for (int p = 0; p < arch->max_positions; p++) {
-        for (int j = 0; j < half; j++) {
-            double angle = p * rope_frequency(arch, j);
-            c[j] = (float)math_cos(angle);
-            s[j] = (float)math_sin(angle);
-        }
-        m->be->ops->copy_in(m->be, m->rope_cos + (size_t)p * half, c, (size_t)half * sizeof *c);
-        m->be->ops->copy_in(m->be, m->rope_sin + (size_t)p * half, s, (size_t)half * sizeof *s);
+    const int half = m->arch->rotary_dims / 2;
+    const size_t bytes = (size_t)half * sizeof(float);
+    if (!half)
+        return;
+    double *angle = malloc((size_t)half * sizeof *angle);
+    float *row = malloc(2 * bytes);
+    CHECK(angle && row, "out of memory");
+    const double scale = rope_table_angles(angle, m->arch);
+    for (int p = 0; p < m->arch->max_positions; p++) {
+        rope_table_row(row, row + half, angle, half, scale, p);
+        m->be->ops->copy_in(m->be, m->rope_cos + (size_t)p * (size_t)half, row, bytes);
+        m->be->ops->copy_in(m->be, m->rope_sin + (size_t)p * (size_t)half, row + half, bytes);
     }
-    free(c);
+    free(angle);
+    free(row);
 }
 
 void model_refresh(struct model *m)

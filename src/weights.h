@@ -5,9 +5,11 @@
 #include "hf_folder.h"
 #include "model.h"
 
-/* Streams every tensor of the folder into the backend, rows by rows (quantising on the way): no second copy of a weight is
- * held. Ranks: the node's leader calls it, the others wait (model weights
- * are shared by the CPU ranks of a node); with train_all every rank calls it, since each has its own trainables. */
+/* Streams every tensor of the folder into the backend, rows by rows (quantising on the way; Conv1D weights strip by strip,
+ * transposed): no second copy of a weight is held. Token type 0 is added to the positions. A classifier's score head must
+ * have been added with arch.n_labels outputs (model_add_score_head), and starts from the file's. Ranks: the node's leader
+ * calls it, the others wait (model weights are shared by the CPU ranks of a node); with train_all every rank calls it, since
+ * each has its own trainables. */
 int weights_read(struct model *m, const struct hf_folder *folder);
 
 /* Seeded weights: linear layers and embeddings with standard deviation 0.02 (those that write to the residual stream

@@ -62,12 +62,21 @@ static void run_shards(const char *folder, const char *path, const char *bytes, 
 static void run_config(const char *folder, const char *path, const char *bytes, size_t n)
 {
     (void)path, (void)bytes, (void)n;
-    struct arch a;
-    if (refused(arch_read(&a, folder, ARCH_LANGUAGE_MODEL)))
-        return;
-    CHECK(arch_parameters(&a) > 0 && a.layers > 0 && a.heads % a.kv_heads == 0, "a sound shape");
-    struct arch_tensor t;
-    arch_tensor(&t, &a, arch_tensors(&a) - 1);
+    static const enum arch_use uses[] = {ARCH_LANGUAGE_MODEL, ARCH_CLASSIFIER, ARCH_BACKBONE};
+    bool taken = false;
+    for (int i = 0; i < 3; i++) {
+        struct arch a;
+        struct arch_tensor t;
+        if (refused(arch_read(&a, folder, uses[i])))
+            continue;
+        taken = true;
+        CHECK(arch_parameters(&a) > 0 && a.layers > 0 && a.heads % a.kv_heads == 0 && a.max_positions > 0, "a sound shape");
+        CHECK(a.window >= 0 && a.rotary_dims <= a.head_dim && a.attention_scale > 0, "sound attention");
+        CHECK(uses[i] != ARCH_CLASSIFIER || a.n_labels > 0, "a classifier without labels");
+        arch_tensor(&t, &a, arch_tensors(&a) - 1);
+    }
+    if (taken)
+        error_clear();
 }
 
 static void run_adapter(const char *folder, const char *path, const char *bytes, size_t n)
@@ -236,8 +245,9 @@ void fuzz_target_run(const struct fuzz_target *t, const char *folder, const char
     free(path);
 }
 
-#define LLAMA "tests/reference/llama-gqa/"
-#define NEOX  "tests/reference/neox-parallel/"
+#define LLAMA    "tests/reference/llama-gqa/"
+#define NEOX     "tests/reference/neox-parallel/"
+#define FAMILIES "tests/reference/families/"
 const struct fuzz_target fuzz_targets[] = {
     {.name = "adapter_config", .file = "adapter_config.json", .run = run_adapter,
      .beside = {LLAMA "config.json", LLAMA "adapter/adapter_model.safetensors", LLAMA "adapter/model.safetensors"},
@@ -245,7 +255,11 @@ const struct fuzz_target fuzz_targets[] = {
     {.name = "adapter_model", .file = "adapter_model.safetensors", .run = run_adapter,
      .beside = {NEOX "config.json", NEOX "adapter/adapter_config.json", NEOX "adapter/model.safetensors"},
      .seeds = {NEOX "adapter/adapter_model.safetensors"}},
-    {.name = "config", .file = "config.json", .run = run_config, .seeds = {LLAMA "config.json", NEOX "config.json", "input/tiny/config.json"}},
+    {.name = "config", .file = "config.json", .run = run_config,
+     .seeds = {LLAMA "config.json", NEOX "config.json", "input/tiny/config.json", FAMILIES "gpt2/config.json",
+               FAMILIES "gpt-neo/config.json", FAMILIES "opt-post-norm/config.json", FAMILIES "llama-yarn/config.json",
+               FAMILIES "mistral/config.json", FAMILIES "qwen2-window/config.json", FAMILIES "qwen3/config.json",
+               FAMILIES "distilbert/config.json", FAMILIES "bert/config.json", FAMILIES "roberta/config.json"}},
     {.name = "csv", .file = "data.csv", .run = run_csv, .seeds = {"tests/fuzz/seeds/data.csv"}},
     {.name = "encode", .file = "text.txt", .run = run_encode, .beside = {"input/tiny/tokenizer.json"}, .seeds = {"tests/fuzz/seeds/texts.txt", "input/tiny/prompts.heldout.jsonl"}},
     {.name = "jsonl", .file = "data.jsonl", .run = run_jsonl, .seeds = {"tests/fuzz/seeds/data.jsonl"}},

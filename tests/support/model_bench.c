@@ -40,11 +40,19 @@ void bench_backend(struct backend *be, int threads)
     bench_done(backend_open(be, &choice));
 }
 
-void bench_describe(struct bench *b, const char *name, const struct bench_options *o)
+void bench_locate(struct bench *b, const char *name)
 {
     const char *srcdir = getenv("srcdir");
     memset(b, 0, sizeof *b);
-    snprintf(b->path, sizeof b->path, "%s/tests/reference/%s", srcdir ? srcdir : ".", name);
+    if (*name == '/')
+        snprintf(b->path, sizeof b->path, "%s", name);
+    else
+        snprintf(b->path, sizeof b->path, "%s/tests/reference/%s", srcdir ? srcdir : ".", name);
+}
+
+void bench_describe(struct bench *b, const char *name, const struct bench_options *o)
+{
+    bench_locate(b, name);
     bench_done(hf_folder_open(&b->folder, b->path, o->use));
     bench_backend(&b->be, o->threads);
     const enum dtype file = (enum dtype)hf_folder_find(&b->folder, ROLE_EMBEDDING, 0, 0, false)->dtype, type = o->train_all ? DTYPE_F32 : file;

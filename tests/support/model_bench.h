@@ -31,7 +31,9 @@ struct bench_options {
 void bench_done(int rc); /* fails with the message of an error */
 void bench_backend(struct backend *be, int threads);
 
-/* Opens tests/reference/<name> and the backend, describes the model. Adapters and heads can be added then. */
+/* Empties b but for the path: tests/reference/<name>, or an absolute one. */
+void bench_locate(struct bench *b, const char *name);
+/* Opens that folder and the backend, describes the model. Adapters and heads can be added then. */
 void bench_describe(struct bench *b, const char *name, const struct bench_options *o);
 /* Places it, for SEQUENCES of up to LONGEST tokens, and reads the weights. */
 void bench_load(struct bench *b, const struct bench_options *o);

@@ -100,10 +100,8 @@ static void train_open(struct train *t, const char *name, struct bench_options o
     char folder[256];
     snprintf(folder, sizeof folder, "train/%s", name);
     *t = (struct train){0};
-    struct bench path_only = {0};
-    const char *srcdir = getenv("srcdir");
-    snprintf(path_only.path, sizeof path_only.path, "%s/tests/reference/%s", srcdir ? srcdir : ".", folder);
-    t->root = bench_json(&path_only, "train.json");
+    bench_locate(&t->b, folder);
+    t->root = bench_json(&t->b, "train.json");
     t->classes = (int)bench_number(t->root, "n_labels");
     o.use = t->classes ? ARCH_BACKBONE : ARCH_LANGUAGE_MODEL;
     bench_describe(&t->b, folder, &o);
