@@ -79,7 +79,7 @@ def train_values(model, texts, given):
     if head:
         outputs = dict(score=torch.cat([model(input_ids=torch.tensor([ids])).logits for ids in texts]))
     else:
-        head = {k: given[f"head.{k}"].to(dtype).requires_grad_() for k in ("weight", "bias")}
+        head = {k: given[f"head.{k}"].clone().to(dtype).requires_grad_() for k in ("weight", "bias")}
         parts = [response(model, head, ids, first) for ids, first in zip(texts, PROMPT_TOKENS)]
         outputs = dict(zip(("logprob", "entropy", "value"), map(torch.cat, zip(*parts))))
     sum((given["d" + name].to(dtype) * y).sum() for name, y in outputs.items()).backward()
@@ -87,6 +87,12 @@ def train_values(model, texts, given):
     result.update({f"grad.{name}": p.grad for name, p in adapters(model).items()})
     result.update({f"grad.head.{name}": p.grad for name, p in head.items()})
     return result
+
+
+def worst_errors(expected, values):
+    """The largest error of a tensor, of its norm: among the outputs, among the gradients."""
+    error = {k: ((values[k].double() - x).norm() / x.norm()).item() for k, x in expected.items()}
+    return [round(max(e for k, e in error.items() if k.startswith("grad.") == grads), 3) for grads in (False, True)]
 
 
 def record(folder, name, seed):
@@ -106,7 +112,8 @@ def record(folder, name, seed):
     result = train_values(in_float64(model), texts, given)
     check_float32(name, result, train_values(adapted(folder, spec, seed + 1), texts, given))
     write(folder, "train", {**given, **result},
-          dict(ids=texts, prompt_tokens=PROMPT_TOKENS, temperature=TEMPERATURE))
+          dict(ids=texts, prompt_tokens=PROMPT_TOKENS, temperature=TEMPERATURE,
+               bfloat16_error=worst_errors(result, train_values(adapted(folder, spec, seed + 1).bfloat16(), texts, given))))
     os.chmod(os.path.join(folder, "train.safetensors"), 0o644)  # safetensors writes 0600
 
 
