@@ -1,5 +1,5 @@
 /* A model of a recorded folder (tests/reference) on the backend of RLHF_TEST_DEVICE, "cpu" when unset, and comparing with what is
- * recorded. On CUDA activations are bf16: bounds are then of an error's norm, and those of some ten roundings of 2^-9 in a row.
+ * recorded. On CUDA activations are bf16: bounds are then of an error's norm, by default those of some ten roundings of 2^-9 in a row.
  * Include after cmocka. What fails fails the test. */
 #ifndef RLHF_TESTS_SUPPORT_MODEL_BENCH_H
 #define RLHF_TESTS_SUPPORT_MODEL_BENCH_H
@@ -18,6 +18,8 @@ struct bench {
     struct model model;
     struct micro_batch mb;
     struct arena arena;
+    double rounded_outputs, rounded_gradients; /* bounds of their errors, of the norm, where activations are rounded */
+    struct peft_adapter adapter; /* zeros until a test opens it; bench_close closes it */
 };
 
 struct bench_options {
@@ -50,9 +52,9 @@ float *bench_floats(const struct safetensors *s, const char *name, int64_t n);  
 
 /* --- comparing --- */
 
-/* |got - want| <= 1e-4 + 1e-5 |want|; rounded: 2e-2 of the norm */
+/* |got - want| <= 1e-4 + 1e-5 |want|; rounded: of the norm */
 void bench_expect(const struct bench *b, const char *what, const float *got, const float *want, int64_t n);
-/* The gradients at offset: within 1e-4 of their norm, as PyTorch sums in float32 too; rounded: 5e-2. */
+/* The gradients at offset: within 1e-4 of their norm, as PyTorch sums in float32 too. */
 void bench_expect_gradient(struct bench *b, const char *name, int64_t offset, const float *want, int64_t n);
 
 #endif
