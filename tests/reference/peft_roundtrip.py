@@ -18,7 +18,7 @@ import record_adapters
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig
 from transformers.utils import logging
 
 NEOX = dict(model_type="gpt_neox", vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
@@ -125,12 +125,15 @@ def set_known_keys(config):
 
 
 def merge(rlhf_hpc, base, adapter, out, *settings):
-    """The program's own merge, of a copy of the base that has a tokenizer."""
+    """The program's own merge: the folder, and the largest memory in bytes."""
     (out.parent / "merge.cfg").write_text(f'task = "merge"; model: {{ path = "{base}"; adapter = "{adapter}"; }}; '
                                           f'run: {{ output_dir = "{out}"; }};')
     command = [rlhf_hpc, *(x for s in settings for x in ("-s", s)), out.parent / "merge.cfg"]
-    subprocess.run(command, check=True, capture_output=True, text=True)
-    return out / "model"
+    # a process counts what its parent held before it was started: a small one in between
+    watch = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
+             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+    done = subprocess.run([sys.executable, "-c", watch, *command], check=True, capture_output=True, text=True)
+    return out / "model", 1024 * int(done.stdout)
 
 
 def check_case(program, rlhf_hpc, name, spec, scratch):
@@ -154,7 +157,7 @@ def check_case(program, rlhf_hpc, name, spec, scratch):
     back = PeftModel.from_pretrained(record_adapters.load_base(base, kind), again)
     for key, value in model.state_dict().items():
         assert torch.equal(value, back.state_dict()[key]) or ".original_module." in key, key
-    merged = merge(rlhf_hpc, base, adapter, scratch / "merged", "merge.dtype=float32")
+    merged, _ = merge(rlhf_hpc, base, adapter, scratch / "merged", "merge.dtype=float32")
     loaded, info = kind.from_pretrained(merged, dtype="auto", output_loading_info=True, **({"pad_token_id": 0} if classifier else {}))
     expected_rest = {"lm_head.weight"} if classifier else set()
     assert not info["missing_keys"] and not info["mismatched_keys"] and set(info["unexpected_keys"]) <= expected_rest, info
@@ -172,6 +175,37 @@ def check_case(program, rlhf_hpc, name, spec, scratch):
     print(f"{name}: off by {max(worst):.1e} at most beyond 1e-5 of a logit; {', '.join(key for key in spec if key != 'base')}")
 
 
+def check_memory(rlhf_hpc, scratch):
+    """A model of several shards above 100 MB: the merge takes no more than a shard and 10 %, and computes the same."""
+    config = LlamaConfig(vocab_size=24000, hidden_size=1024, intermediate_size=2816, num_hidden_layers=8, num_attention_heads=8,
+                         max_position_embeddings=128)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float16)
+    base, adapter = scratch / "base", scratch / "adapter"
+    model.save_pretrained(base, max_shard_size="120MB")
+    shards = sorted(base.glob("*.safetensors"))
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), LoraConfig(
+        r=16, lora_alpha=32, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                p *= 0.05
+    model.save_pretrained(adapter)
+    for dtype in ("float32", "auto"):
+        merged, peak = merge(rlhf_hpc, base, adapter, scratch / dtype, f"merge.dtype={dtype}")
+        largest = max(p.stat().st_size for p in merged.glob("*.safetensors"))
+        print(f"merge of {len(shards)} shards in {dtype}: largest {largest / 1e6:.0f} MB, peak memory {peak / 1e6:.0f} MB")
+        assert len(shards) > 2 and largest > 1e8 and peak <= 1.1 * largest
+    batch = torch.arange(3, 35)[None]
+    with torch.no_grad():
+        on = model.eval()(batch).logits
+        loaded = AutoModelForCausalLM.from_pretrained(scratch / "float32" / "model", dtype="auto").eval()
+        with model.disable_adapter():
+            moved = (on - model(batch).logits).abs().max().item()
+        worst = expect_close("merged", loaded(batch).logits, on, absolute=1e-3)
+        print(f"logits of the merged model off by {worst:.1e} at most; the adapter moves them by up to {moved:.2f}")
+        assert moved > 0.1
+
+
 def main():
     program = str(pathlib.Path(sys.argv[1]).resolve())
     rlhf_hpc = str(pathlib.Path(sys.argv[2]).resolve())
@@ -180,6 +214,8 @@ def main():
     for name, spec in record_adapters.CASES.items():
         with tempfile.TemporaryDirectory() as scratch:
             check_case(program, rlhf_hpc, name, spec, pathlib.Path(scratch))
+    with tempfile.TemporaryDirectory() as scratch:
+        check_memory(rlhf_hpc, pathlib.Path(scratch))
     for name, config in dict(neox=NEOX, linear=LINEAR, llama=LLAMA, llama3=LLAMA3).items():
         regex = r".*\.layers\.1\..*(dense|[ov]_proj)"
         for targets in ("", "all-linear", regex):
