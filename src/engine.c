@@ -136,9 +136,10 @@ static void describe_adapters(struct engine *e)
         e->peft = e->adapter.config;
         e->adapter.config = (struct peft_config){0};
         e->peft.lora_dropout = l->lora_dropout;
-        for (int i = 0; i < e->peft.modules_to_save.n; i++)
-            log_warn("adapter %s: its trained %s is not used by this task", e->settings->model.adapter,
-                     e->peft.modules_to_save.item[i]);
+        for (int i = 0; i < e->adapter.n_saved; i++)
+            log_warn("adapter %s: its trained %s is not used by this task", e->settings->model.adapter, e->adapter.saved[i].name);
+        free(e->peft.task_type); /* what is written belongs to a language model */
+        e->peft.task_type = NULL;
         if (!e->peft.base_model_name_or_path)
             e->peft.base_model_name_or_path = strdup(e->settings->model.path);
         log_adapter(e->settings, &e->peft);

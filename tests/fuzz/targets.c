@@ -89,7 +89,7 @@ static void run_adapter(const char *folder, const char *path, const char *bytes,
     CHECK(arch_read(&a, folder, ARCH_LANGUAGE_MODEL) == 0, "%s", error_message());
     if (!refused(peft_open(&p, folder, &a))) {
         for (int i = 0; i < p.n; i++)
-            CHECK(p.pair[i].a->shape[0] == p.config.r && p.pair[i].b->shape[1] == p.config.r, "shape of an adapter");
+            CHECK(p.pair[i].a->shape[0] == p.pair[i].size.r && p.pair[i].b->shape[1] == p.pair[i].size.r, "shape of an adapter");
         peft_close(&p);
     }
     refused(peft_read_value_head(weight, &bias, &found, folder, a.hidden));
@@ -248,13 +248,24 @@ void fuzz_target_run(const struct fuzz_target *t, const char *folder, const char
     free(path);
 }
 
+#define ADAPTERS "tests/reference/adapters/"
+#define FAMILIES "tests/reference/families/"
 #define LLAMA    "tests/reference/llama-gqa/"
 #define NEOX     "tests/reference/neox-parallel/"
-#define FAMILIES "tests/reference/families/"
+#define UNTIED   "tests/reference/llama-untied/"
 const struct fuzz_target fuzz_targets[] = {
     {.name = "adapter_config", .file = "adapter_config.json", .run = run_adapter,
      .beside = {LLAMA "config.json", LLAMA "adapter/adapter_model.safetensors", LLAMA "adapter/model.safetensors"},
      .seeds = {LLAMA "adapter/adapter_config.json"}},
+    {.name = "adapter_patterns", .file = "adapter_config.json", .run = run_adapter,
+     .beside = {LLAMA "config.json", ADAPTERS "patterns/adapter_model.safetensors"},
+     .seeds = {ADAPTERS "patterns/adapter_config.json"}},
+    {.name = "adapter_layers", .file = "adapter_config.json", .run = run_adapter,
+     .beside = {LLAMA "config.json", ADAPTERS "layers/adapter_model.safetensors"},
+     .seeds = {ADAPTERS "layers/adapter_config.json"}},
+    {.name = "adapter_head", .file = "adapter_model.safetensors", .run = run_adapter,
+     .beside = {UNTIED "config.json", ADAPTERS "score/adapter_config.json"},
+     .seeds = {ADAPTERS "score/adapter_model.safetensors"}},
     {.name = "adapter_model", .file = "adapter_model.safetensors", .run = run_adapter,
      .beside = {NEOX "config.json", NEOX "adapter/adapter_config.json", NEOX "adapter/model.safetensors"},
      .seeds = {NEOX "adapter/adapter_model.safetensors"}},
