@@ -24,10 +24,14 @@ struct reward {
 };
 
 static const struct reward_type TYPES[] = {
-    {"lexicon", reward_lexicon_open, reward_lexicon_score, reward_lexicon_close},
-    {"program", reward_program_open, reward_program_score, reward_program_close},
-    {"classifier", NULL, NULL, NULL},
-    {"adapter", NULL, NULL, NULL},
+    {.name = "lexicon", .open = reward_lexicon_open, .score = reward_lexicon_score, .close = reward_lexicon_close},
+    {.name = "program",
+     .open = reward_program_open,
+     .load = reward_program_load,
+     .score = reward_program_score,
+     .close = reward_program_close},
+    {.name = "classifier"},
+    {.name = "adapter"},
 };
 
 const struct reward_type *reward_table(int *n)
@@ -92,6 +96,21 @@ int reward_open(struct reward **out, const struct reward_spec *specs, int n)
         }
     }
     *out = r;
+    return 0;
+}
+
+void reward_layout(struct reward *r, struct arena *a)
+{
+    for (int i = 0; i < r->n; i++)
+        if (r->part[i].type->layout)
+            r->part[i].type->layout(r->part[i].state, a);
+}
+
+int reward_load(struct reward *r)
+{
+    for (int i = 0; i < r->n; i++)
+        if (r->part[i].type->load && r->part[i].type->load(r->part[i].state) != 0)
+            return error_context("reward \"%s\"", r->part[i].name);
     return 0;
 }
 

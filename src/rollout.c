@@ -41,6 +41,8 @@ void rollout_layout(void *rollout, struct arena *a)
     room.own = arena_take(a, MEM_HOST, parts * sizeof *room.own);
     room.sequence = arena_take(a, MEM_HOST, S * sizeof *room.sequence);
     room.ids = arena_take(a, MEM_HOST, S * (size_t)room.longest * sizeof *room.ids);
+    if (r->reward)
+        reward_layout(r->reward, a);
     kept = arena_take(a, MEM_HOST, sizeof room);
     if (kept)
         *kept = room;

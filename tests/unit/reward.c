@@ -89,6 +89,7 @@ static void test_weighted_sum_and_parts(void **state)
     struct reward *r;
     double score[3], parts[6], again[3];
     assert_int_equal(reward_open(&r, specs, 2), 0);
+    assert_int_equal(reward_load(r), 0);
     assert_int_equal(reward_n_parts(r), 2);
     assert_string_equal(reward_part_name(r, 0), "mood");
     assert_string_equal(reward_part_name(r, 1), "length");

@@ -23,6 +23,8 @@ static void *open_program(const char *command, double timeout_sec)
     if (reward_program_open(
             &p, &(struct reward_spec){.command = command, .timeout_sec = timeout_sec}) != 0)
         fail_msg("%s", error_message());
+    if (reward_program_load(p) != 0)
+        fail_msg("%s", error_message());
     return p;
 }
 
