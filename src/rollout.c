@@ -199,8 +199,14 @@ static int score(struct rollout *r)
     int parts = reward_n_parts(r->reward);
     for (int64_t i = 0; i < n; i++) {
         const struct sample *s = &r->local.sample[i];
-        room->text[i] = (struct reward_text){s->index, text_string(&s->prompt_text), text_string(&s->response_text),
-                                             s->prompt_text.n, s->response_text.n};
+        int32_t *ids = room->ids + i * room->longest;
+        room->text[i] = (struct reward_text){.index = s->index,
+                                             .prompt = text_string(&s->prompt_text),
+                                             .response = text_string(&s->response_text),
+                                             .prompt_bytes = s->prompt_text.n,
+                                             .response_bytes = s->response_text.n,
+                                             .ids = ids,
+                                             .n_ids = sample_ids(ids, s)};
     }
     TRY(reward_score(r->reward, room->text, n, room->score, room->part));
     for (int64_t i = 0; i < n; i++) {

@@ -84,10 +84,15 @@ static int score_share(struct job *j, int64_t n, double *score)
         const int64_t i = rank + k * size;
         const struct dataset_row *row = &j->data.row[i];
         const struct token_list *t = &j->items.prompt[i];
-        if (row->input_ids)
+        const bool tokens = row->input_ids || !row->text;
+        if (tokens)
             rc = tokenizer_decode(j->engine.tokenizer, &decoded[k], t->ids, t->n, true);
-        texts[k] = row->input_ids ? (struct reward_text){i, "", text_string(&decoded[k]), 0, decoded[k].n}
-                                  : (struct reward_text){i, "", row->text, 0, row->n_text};
+        texts[k] = (struct reward_text){.index = i,
+                                        .prompt = "",
+                                        .response = tokens ? text_string(&decoded[k]) : row->text,
+                                        .response_bytes = tokens ? decoded[k].n : row->n_text,
+                                        .ids = t->ids,
+                                        .n_ids = (int)t->n};
     }
     if (!rc)
         rc = reward_score(j->rollout.reward, texts, n, score, parts);
@@ -256,7 +261,8 @@ static int evaluate(struct job *j, const struct options *o)
     if (s->n_rewards)
         TRY(actor_open_rewards(&j->rollout.reward, e, 0, NULL));
     struct engine_need need = need_of(j);
-    TRY(comm_agree(e->comm, engine_plan(e, &need)));
+    int rc = j->rollout.reward ? reward_need(j->rollout.reward, &need) : 0;
+    TRY(comm_agree(e->comm, rc ? rc : engine_plan(e, &need)));
     if (o->plan) {
         engine_print_plan(e);
         return 0;
@@ -267,7 +273,7 @@ static int evaluate(struct job *j, const struct options *o)
     if (j->responses)
         banner_prompts(e->tokenizer, &j->items);
     timing_begin(&j->run.timing, PHASE_EVALUATE);
-    int rc = j->responses ? evaluate_responses(j) : evaluate_texts(j);
+    rc = j->responses ? evaluate_responses(j) : evaluate_texts(j);
     timing_end(&j->run.timing, 0);
     TRY(rc);
     return comm_agree(e->comm, comm_rank(e->comm) == 0 ? write_files(j) : 0);

@@ -86,7 +86,8 @@ static int make_plan(struct job *j)
 {
     struct engine_need need;
     ppo_need(&j->ppo, &need);
-    return comm_agree(j->comm, engine_plan(&j->engine, &need));
+    int rc = reward_need(j->reward, &need);
+    return comm_agree(j->comm, rc ? rc : engine_plan(&j->engine, &need));
 }
 
 static void print_banner(struct job *j)
