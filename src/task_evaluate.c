@@ -12,6 +12,7 @@
 #include "log.h"
 #include "records.h"
 #include "run.h"
+#include "samples.h"
 #include "stats.h"
 #include "task.h"
 
@@ -201,8 +202,9 @@ static int evaluate_responses(struct job *j)
     for (int64_t i = 0; !rc && i < samples.n; i++) {
         const struct sample *s = &samples.sample[i];
         const struct text *prompt = &s->prompt_text, *response = &s->response_text;
-        add_line(&j->lines, json_pack("{s:s%, s:s%, s:o, s:o}", "prompt", text_string(prompt), prompt->n, "response",
-                                      text_string(response), response->n, "score", jsonl_number(s->raw_score), "kl",
+        add_line(&j->lines, json_pack("{s:s%, s:s%, s:o, s:o, s:o}", "prompt", text_string(prompt), prompt->n, "response",
+                                      text_string(response), response->n, "score", jsonl_number(s->raw_score), "scores",
+                                      samples_parts(&j->rollout, s), "kl",
                                       jsonl_number(evaluation_kl(s))));
     }
     if (!rc) {
