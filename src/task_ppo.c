@@ -78,11 +78,21 @@ static int make_ppo(struct job *j)
     return 0;
 }
 
+static int open_rewards(struct job *j)
+{
+    struct sample_size size = rollout_sample_size(&j->ppo.rollout);
+    size_t text_bytes = size.prompt_bytes > size.response_bytes ? size.prompt_bytes : size.response_bytes;
+    TRY(actor_open_rewards(&j->reward, &j->engine, text_bytes, &j->run.progress));
+    j->ppo.rollout.reward = j->reward;
+    return 0;
+}
+
 static int make_plan(struct job *j)
 {
     struct engine_need need;
     ppo_need(&j->ppo, &need);
-    return comm_agree(j->comm, engine_plan(&j->engine, &need));
+    int rc = reward_need(j->reward, &need);
+    return comm_agree(j->comm, rc ? rc : engine_plan(&j->engine, &need));
 }
 
 static void print_banner(struct job *j)
@@ -93,15 +103,6 @@ static void print_banner(struct job *j)
     if (s->top_k > 0 || s->top_p < 1 || s->min_new_tokens > 0)
         log_warn("generate.top_k, top_p and min_new_tokens sample from another distribution than the one that is scored: the KL "
                  "estimate is biased and may turn negative");
-}
-
-static int open_rewards(struct job *j)
-{
-    struct sample_size size = rollout_sample_size(&j->ppo.rollout);
-    size_t text_bytes = size.prompt_bytes > size.response_bytes ? size.prompt_bytes : size.response_bytes;
-    TRY(actor_open_rewards(&j->reward, j->settings, text_bytes, &j->run.progress));
-    j->ppo.rollout.reward = j->reward;
-    return 0;
 }
 
 /* What the steps fill: after it they do not allocate. */
@@ -117,14 +118,16 @@ static int start(struct job *j, const struct options *o)
     struct engine *e = &j->engine;
     TRY(comm_agree(j->comm, load_prompts(j)));
     TRY(make_ppo(j));
+    TRY(open_rewards(j));
     TRY(make_plan(j));
     if (o->plan) {
         engine_print_plan(e);
         return 0;
     }
-    TRY(comm_agree(j->comm, open_rewards(j)));
     timing_begin(&j->run.timing, PHASE_LOAD);
     int rc = engine_load(e);
+    if (!rc)
+        rc = actor_load_rewards(j->reward, e);
     timing_end(&j->run.timing, 0);
     TRY(rc);
     e->model.progress = &j->run.progress;
