@@ -51,9 +51,9 @@ int engine_check_widths(const struct engine *e, const struct arch *a, const char
         int width, most;
     } widths[] = {{"hidden_size", a->hidden, ops->width_most},
                   {"intermediate_size", a->intermediate, ops->width_most},
-                  {"the width of the embeddings", a->embedding_width, ops->width_most},
+                  {"the embeddings' width", a->embedding_width, ops->width_most},
                   {"the head size", a->head_dim, ops->head_dim_most},
-                  {"the width of all heads", a->heads * a->head_dim, ops->width_most}};
+                  {"the heads' width", a->heads * a->head_dim, ops->width_most}};
     const int multiple = ops->width_multiple;
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
         if (widths[i].width % multiple != 0 || widths[i].width > widths[i].most)
