@@ -46,10 +46,17 @@ void bench_locate(struct bench *b, const char *name)
     memset(b, 0, sizeof *b);
     b->rounded_outputs = 2e-2;
     b->rounded_gradients = 5e-2;
-    if (*name == '/')
+    if (*name == '/') {
         snprintf(b->path, sizeof b->path, "%s", name);
-    else
-        snprintf(b->path, sizeof b->path, "%s/tests/reference/%s", srcdir ? srcdir : ".", name);
+        return;
+    }
+    snprintf(b->path, sizeof b->path, "%s/tests/reference", srcdir ? srcdir : ".");
+    json_t *root = bench_json(b, "bfloat16.json");
+    const json_t *own = json_object_get(root, name);
+    b->rounded_outputs = fmax(b->rounded_outputs, 2 * bench_number(own, "outputs"));
+    b->rounded_gradients = fmax(b->rounded_gradients, 2 * bench_number(own, "gradients"));
+    json_decref(root);
+    snprintf(b->path, sizeof b->path, "%s/tests/reference/%s", srcdir ? srcdir : ".", name);
 }
 
 void bench_describe(struct bench *b, const char *name, const struct bench_options *o)

@@ -1,5 +1,6 @@
 /* A model of a recorded folder (tests/reference) on the backend of RLHF_TEST_DEVICE, "cpu" when unset, and comparing with what is
- * recorded. On CUDA activations are bf16: bounds are then of an error's norm, by default those of some ten roundings of 2^-9 in a row.
+ * recorded. On CUDA activations are bf16: bounds are then of an error's norm, those of some ten roundings of 2^-9 in a row, or twice
+ * what transformers in bfloat16 differs by (bfloat16.json).
  * Include after cmocka. What fails fails the test. */
 #ifndef RLHF_TESTS_SUPPORT_MODEL_BENCH_H
 #define RLHF_TESTS_SUPPORT_MODEL_BENCH_H
@@ -32,7 +33,7 @@ struct bench_options {
 void bench_done(int rc); /* fails with the message of an error */
 void bench_backend(struct backend *be, int threads);
 
-/* Empties b but for the path: tests/reference/<name>, or an absolute one. */
+/* Empties b but for the path, tests/reference/<name> or an absolute one, and what bfloat16.json says of it. */
 void bench_locate(struct bench *b, const char *name);
 /* Opens that folder and the backend, describes the model. Adapters and heads can be added then. */
 void bench_describe(struct bench *b, const char *name, const struct bench_options *o);
