@@ -15,8 +15,8 @@ sed '/^reward/d' input/tiny-ppo.cfg | cat - "$work/rewards" >"$work/ppo.cfg"
 PPO_INPUT=$work/ppo.cfg
 
 printf '{"text": "a fine film, with wit."}\n{"text": "dull"}\n' >"$work/texts.jsonl"
-for reward in 0 2; do # the classifier alone, then the adapter alone
-    sed "s/name = \"size\"/weight = 0.0; &/" "$work/ppo.cfg" >"$work/texts.cfg"
+sed "s/name = \"size\"/weight = 0.0; &/" "$work/ppo.cfg" >"$work/texts.cfg"
+for reward in 0 2; do # mood alone, then the adapter alone: the other has no weight
     for device in cpu cuda; do
         "$program" "$work/texts.cfg" -s task=evaluate -s evaluate.what=texts -s data.path="$work/texts.jsonl" -s run.device=$device \
             -s reward.$((2 - reward)).weight=0 -s run.output_dir="$work/$device$reward" >"$work/log" 2>&1 || { cat "$work/log"; fail "texts on $device"; }
