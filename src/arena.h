@@ -43,8 +43,8 @@ struct arena {
 /* n bytes of a purpose, aligned to 64, zeroed when placed; NULL while counting. n = 0 gives NULL. */
 void *arena_take(struct arena *a, enum memory purpose, size_t n);
 
-/* From counting to placing. shared is memory for MEM_WEIGHTS, _SCALES, _EMBEDDING and _REWARD_WEIGHTS that the ranks of a node share
- * (see comm_node_shared), of arena_shared_bytes; NULL: allocate them here. Errors: no memory, naming the purpose. */
+/* From counting to placing. shared is memory for MEM_WEIGHTS, _SCALES, _EMBEDDING and _REWARD_WEIGHTS that the ranks of a node
+ * share (see comm_node_shared), of arena_shared_bytes; NULL: allocate them here. Errors: no memory, naming the purpose. */
 int arena_place(struct arena *a, struct backend *be, void *shared);
 size_t arena_shared_bytes(const struct arena *a);
 

@@ -10,8 +10,8 @@ static int check_tokenizer(const struct classifier *c, const char *path)
 {
     const int ids = tokenizer_vocab_size(c->tokenizer), vocab = c->folder.arch.vocab;
     return ids <= vocab ? 0
-                        : error_set(ERR_FILE, "%s: the tokenizer has ids up to %d, the model's vocabulary ends at %d", path, ids - 1,
-                                    vocab - 1);
+                        : error_set(ERR_FILE, "%s: the tokenizer has ids up to %d, the model's vocabulary ends at %d", path,
+                                    ids - 1, vocab - 1);
 }
 
 static void describe(struct classifier *c, const struct classifier_options *o)

@@ -15,10 +15,10 @@ struct reward_text;
 struct tokenizer;
 
 struct classifier_options {
-    const char *path; /* Hugging Face folder: an encoder's classifier, or a causal model with a score head */
-    bool int8;        /* linear layers in int8, multiplied as the policy's; else in the type of the file */
-    int max_length;   /* tokens of a text at most */
-    size_t text_bytes; /* of the longest text: up to it, a pass does not allocate */
+    const char *path;          /* Hugging Face folder: an encoder's classifier, or a causal model with a score head */
+    bool int8;                 /* linear layers in int8, multiplied as the policy's; else in the type of the file */
+    int max_length;            /* tokens of a text at most */
+    size_t text_bytes;         /* of the longest text: up to it, a pass does not allocate */
     struct progress *progress; /* may be NULL */
 };
 

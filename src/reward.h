@@ -65,8 +65,8 @@ struct reward_type {
 
 const struct reward_type *reward_table(int *n);
 
-/* Opens all rewards. Errors: ERR_INPUT for an unknown type, no reward at all, two of one name, a missing path or command, a weight that is not finite; ERR_FILE, ERR_SYSTEM
- * from the types. *out is NULL then. */
+/* Opens all rewards. Errors: ERR_INPUT for an unknown type, no reward at all, two of one name, a missing path
+ * or command, a weight that is not finite; ERR_FILE, ERR_SYSTEM from the types. *out is NULL then. */
 int reward_open(struct reward **out, const struct reward_spec *specs, int n);
 
 /* Adds to a task's need what the rewards compute with in the policy's own model. Errors: those of the types. */

@@ -16,9 +16,9 @@ struct state {
     struct peft_adapter adapter;
     int index; /* of passes with the adapter */
     struct score_head head;
-    float *scores;              /* [batch_seqs][head.n] device */
-    struct sequence *sequence;  /* [TEXTS] */
-    float *logit;               /* [TEXTS][head.n] */
+    float *scores;             /* [batch_seqs][head.n] device */
+    struct sequence *sequence; /* [TEXTS] */
+    float *logit;              /* [TEXTS][head.n] */
     struct reward_output output;
 };
 
@@ -31,10 +31,11 @@ static int check_heads(struct state *s, const char *path)
     const struct safetensors_entry *e = peft_find_saved(&s->adapter, weight_name);
     for (int i = 0; i < s->adapter.n_saved; i++)
         if (strcmp(s->adapter.saved[i].name, weight_name))
-            return error_set(ERR_FILE, "%s: %s of modules_to_save has no place in this model, which takes a score head alone", path,
-                             s->adapter.saved[i].name);
+            return error_set(ERR_FILE, "%s: %s of modules_to_save has no place in this model, which takes a score head alone",
+                             path, s->adapter.saved[i].name);
     if (!e)
-        return error_set(ERR_FILE, "%s: no score head: a reward adapter has task_type SEQ_CLS and \"score\" in modules_to_save", path);
+        return error_set(ERR_FILE, "%s: no score head: a reward adapter has task_type SEQ_CLS and \"score\" in modules_to_save",
+                         path);
     if (e->n_dims != 2 || e->shape[1] != width || e->shape[0] < 1 || e->shape[0] > LABELS_MAX) {
         char shape[64];
         return error_set(ERR_FILE, "%s: %s is %s, expected [classes, %d]", path, weight_name,

@@ -13,7 +13,8 @@ int reward_output_choose(struct reward_output *o, const struct reward_spec *spec
         TRY(o->label < 0 ? -1 : 0);
     }
     if (o->n == 1 && o->function == FUNCTION_SOFTMAX)
-        return error_set(ERR_INPUT, "function_to_apply = \"softmax\": with a single output it is always 1; use \"none\" or \"sigmoid\"");
+        return error_set(ERR_INPUT,
+                         "function_to_apply = \"softmax\": with a single output it is always 1; use \"none\" or \"sigmoid\"");
     return 0;
 }
 

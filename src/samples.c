@@ -59,8 +59,9 @@ static void format(struct text *out, const struct rollout *r, int64_t step, cons
     const struct text *prompt = &policy->prompt_text, *response = &policy->response_text, *other = &reference->response_text;
     json_t *row = json_pack("{s:I, s:s%, s:s%, s:o, s:o, s:o, s:s%, s:o}", "step", (json_int_t)step, "prompt", text_string(prompt),
                             prompt->n, "response", text_string(response), response->n, "score", jsonl_number(policy->raw_score),
-                            "scores", samples_parts(r, policy), "kl", jsonl_number(evaluation_kl(policy)), "reference_response", text_string(other), other->n,
-                            "reference_score", jsonl_number(reference->raw_score));
+                            "scores", samples_parts(r, policy), "kl", jsonl_number(evaluation_kl(policy)),
+                            "reference_response", text_string(other), other->n, "reference_score",
+                            jsonl_number(reference->raw_score));
     CHECK(row, "a sample is not UTF-8");
     jsonl_add(out, row, 0);
     json_decref(row);
