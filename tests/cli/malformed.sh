@@ -10,6 +10,8 @@ mkdir "$model" "$adapter"
 cp tests/reference/llama-gqa/config.json tests/reference/llama-gqa/model.safetensors tests/fuzz/seeds/tokenizer_config.json "$model"
 cp tests/fuzz/seeds/metaspace.json "$model/tokenizer.json"
 cp tests/reference/llama-gqa/adapter/* "$adapter"
+cp tests/fuzz/seeds/chat_template.jinja "$model"
+cp tests/fuzz/seeds/messages.jsonl "$work"
 cp tests/fuzz/seeds/rows.jsonl "$work/data.jsonl"
 cp tests/fuzz/seeds/rows.csv "$work/data.csv"
 cat >"$work/input.cfg" <<EOF
@@ -61,6 +63,7 @@ kind "$model/config.json" config.json
 kind "$model/model.safetensors" model.safetensors
 kind "$model/tokenizer.json" tokenizer.json -s task=tokenize
 kind "$model/tokenizer_config.json" tokenizer_config.json -s task=tokenize
+kind "$model/chat_template.jinja" chat_template.jinja -s task=tokenize -s data.path="$work/messages.jsonl"
 kind "$adapter/adapter_config.json" adapter/adapter_ -s model.adapter="$adapter" # or the weights, which do not fit it
 kind "$adapter/adapter_model.safetensors" adapter_model.safetensors -s model.adapter="$adapter"
 kind "$work/data.jsonl" data.jsonl

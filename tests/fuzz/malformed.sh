@@ -2,7 +2,7 @@
 # Writes malformed files, the same bytes each time: sound ones of this tree, each with one thing wrong.
 #   tests/fuzz/malformed.sh FOLDER    from the source tree
 # FOLDER gets one folder for each kind, named as the file is: config.json, adapter_config.json, adapter_model.safetensors,
-# model.safetensors, tokenizer.json, tokenizer_config.json, data.jsonl, data.csv; in it, a file a case, named after what is
+# model.safetensors, tokenizer.json, tokenizer_config.json, chat_template.jinja, data.jsonl, data.csv; in it, a file a case, named after what is
 # wrong. tests/cli/malformed.sh gives them to the program.
 LC_ALL=C
 export LC_ALL
@@ -243,6 +243,71 @@ kind tokenizer_config.json tests/fuzz/seeds/tokenizer_config.json
 no_text
 no_json
 value bos_token 7 '[]' true
+
+# text WHAT TEXT: the whole file
+text()
+{
+    printf '%s\n' "$2" >"$kind/$1"
+}
+
+kind chat_template.jinja tests/fuzz/seeds/chat_template.jinja
+bytes bad-utf-8 '{{ "\377\376" }}'
+bytes nul '{{ "a\0" + }}'
+bytes binary '\037\213\010{%%\0\0'
+text open-expression '{{ messages'
+text open-statement '{% for m in messages'
+text open-comment '{# nothing'
+text open-string "{{ 'a }}"
+text open-bracket '{{ messages[0 }}'
+text open-call '{{ raise_exception("a" }}'
+text open-raw '{% raw %} {{ a }}'
+text open-for '{% for m in messages %}{{ m.content }}'
+text open-if '{% if messages %}a'
+text open-macro '{% macro f(a) %}{{ a }}'
+text open-set '{% set a %}b'
+text end-without-begin '{% endfor %}'
+text end-of-another '{% for m in messages %}{% endif %}'
+text else-alone '{% else %}'
+text elif-behind-else '{% if a %}{% else %}{% elif b %}{% endif %}'
+text no-expression '{{ }}'
+text no-statement '{% %}'
+text operator-alone '{{ + }}'
+text operator-at-end '{{ 1 + }}'
+text two-expressions '{{ 1 2 }}'
+text comma-first '{{ [, 1] }}'
+text assigns-number '{% set 1 = 2 %}'
+text assigns-nothing '{% set a = %}'
+text for-without-in '{% for m messages %}{% endfor %}'
+text unknown-statement '{% while true %}{% endwhile %}'
+text unknown-filter '{{ messages | shuffle }}'
+text unknown-test '{{ messages is lovely }}'
+text unknown-function '{{ exec("ls") }}'
+text unknown-method '{{ "a".explode() }}'
+text includes '{% include "/etc/passwd" %}'
+text imports '{% import "a" as b %}'
+text extends '{% extends "a" %}'
+text inner-attribute '{{ "".__class__.__mro__ }}'
+text item-of-nothing '{{ nothing.at.all }}'
+text number-and-text '{{ 1 + "a" }}'
+text list-and-number '{{ messages + 1 }}'
+text text-minus-text '{{ "a" - "b" }}'
+text divides-by-zero '{{ 1 / 0 }}'
+text remainder-of-zero '{{ 1 % 0 }}'
+text compares-kinds '{{ 1 < "a" }}'
+text loops-over-number '{% for m in 7 %}{% endfor %}'
+text unpacks-text '{% for a, b in messages[0].role %}{% endfor %}'
+text raises '{{ raise_exception("only users may speak") }}'
+text calls-text '{{ "a"() }}'
+text macro-without-argument '{% macro f(a) %}{{ a }}{% endmacro %}{{ f(1, 2, 3) }}'
+text recursion '{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}'
+text range-without-end '{% for i in range(99999999999) %}{% for j in range(99999999999) %}a{% endfor %}{% endfor %}'
+text text-without-end '{{ "a" * 99999999999 }}'
+text number-without-end '{{ 9 ** 9 ** 9 ** 9 }}'
+{ head -c 100000 /dev/zero | tr '\0' '('; } | { printf '{{ '; cat; printf ' }}'; } >"$kind/deep-brackets"
+{ head -c 100000 /dev/zero | tr '\0' '['; } | { printf '{{ '; cat; } >"$kind/deep-lists"
+{ yes '{% if a %}' | head -n 20000 | tr -d '\n'; } >"$kind/deep-ifs"
+{ printf '{{ '; yes 'not' | head -n 50000 | tr '\n' ' '; printf 'a }}{{ nothing.at.all }}'; } >"$kind/deep-nots"
+{ printf '{{ 1'; yes ' + "a"' | head -n 50000 | tr -d '\n'; printf ' }}'; } >"$kind/long-sum"
 
 # rows WHAT FORMAT: what printf writes, after a row that is sound
 rows()
