@@ -3,6 +3,7 @@
  * evaluate.json; both are the same on any number of ranks. */
 #include "actor.h"
 #include "banner.h"
+#include "conversation.h"
 #include "engine.h"
 #include "error.h"
 #include "evaluation.h"
@@ -57,6 +58,8 @@ static int load_texts(struct job *j)
     struct dataset data = {0};
     const int room = engine_context(e);
     int rc = dataset_load(&data, &s->data, DATASET_TEXT);
+    if (!rc)
+        rc = conversation_render(&data, s, CONVERSATION_TEXTS);
     if (!rc)
         rc = prompts_encode_texts(&j->items, &data, e->tokenizer, &s->data, room, e->folder.arch.vocab);
     if (!rc && j->items.n_cut)
@@ -160,6 +163,8 @@ static int load_prompts(struct job *j)
 {
     struct dataset data = {0};
     int rc = dataset_load(&data, &j->engine.settings->data, 0);
+    if (!rc)
+        rc = conversation_render(&data, j->engine.settings, CONVERSATION_PROMPTS);
     if (!rc)
         rc = actor_encode(&j->items, &j->engine, &data);
     dataset_free(&data);

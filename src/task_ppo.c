@@ -2,6 +2,7 @@
 #include "actor.h"
 #include "banner.h"
 #include "best.h"
+#include "conversation.h"
 #include "engine.h"
 #include "error.h"
 #include "file.h"
@@ -38,9 +39,13 @@ static int load_prompts(struct job *j)
     struct dataset data = {0}, eval = {0};
     int rc = dataset_load(&data, s, 0);
     if (!rc)
+        rc = conversation_render(&data, j->settings, CONVERSATION_PROMPTS);
+    if (!rc)
         rc = actor_encode(&j->prompts, &j->engine, &data);
     if (!rc && *s->eval_path)
         rc = dataset_load_eval(&eval, s, 0);
+    if (!rc && *s->eval_path)
+        rc = conversation_render(&eval, j->settings, CONVERSATION_PROMPTS);
     if (!rc && *s->eval_path)
         rc = actor_encode(&j->eval_prompts, &j->engine, &eval);
     dataset_free(&data);
@@ -177,6 +182,14 @@ static int evaluate(struct job *j, struct metrics *m, int64_t step)
     return best_consider(&j->best, metrics_get(m, "eval/score"), step, j->comm, &j->engine.model, &j->engine.peft, s->output_dir);
 }
 
+/* Responses that never end by themselves all run to their limit: a wrong end token, or a model that was not taught one. */
+static void check_ends(const struct job *j, const struct metrics *m)
+{
+    if (!j->settings->generate.ignore_eos && metrics_get(m, "val/num_eos_tokens") == 0)
+        log_warn("no response of the first step ends with an end token (eos_token_id of generation_config.json or config.json) or a "
+                 "stop string: all run to generate.max_new_tokens; generate.ignore_eos = true where that is meant");
+}
+
 static int steps(struct job *j, int64_t first)
 {
     const struct settings_run *s = &j->settings->run;
@@ -193,6 +206,8 @@ static int steps(struct job *j, int64_t first)
         TRY(ppo_step(&j->ppo, &m, step));
         metrics_set_times(&m, &j->run.timing, sample_list_tokens(&j->ppo.samples));
         log_step(j, &m, step);
+        if (step == 0)
+            check_ends(j, &m);
         TRY(evaluate(j, &m, step + 1));
         TRY(comm_agree(j->comm, write_metrics(j, &m)));
         if (is_due(s->sample_steps, step + 1))

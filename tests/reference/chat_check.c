@@ -1,6 +1,6 @@
 /* Compares renderings with those that record_chat.py recorded.
  *
- *   chat TEMPLATES CASES     each CASES/<name>.jsonl with TEMPLATES/<name>.jinja
+ *   chat_check TEMPLATES CASES     each CASES/<name>.jsonl with TEMPLATES/<name>.jinja
  *
  * Prints each conversation that is rendered otherwise, and a line with the totals. Exit code 1 if there is one. */
 #include <dirent.h>
