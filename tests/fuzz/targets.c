@@ -8,9 +8,12 @@
 #include <unistd.h>
 
 #include "arch.h"
+#include "conversation.h"
 #include "dataset.h"
 #include "error.h"
 #include "file.h"
+#include "jinja.h"
+#include "jsonl.h"
 #include "manifest.h"
 #include "peft.h"
 #include "reward_lexicon.h"
@@ -135,41 +138,86 @@ static void run_encode(const char *folder, const char *path, const char *bytes, 
     text_free(&twice);
 }
 
+/* Rows of messages go through a template of the source tree; it keeps them in one piece. */
 static void load_data(const char *path, enum data_format format, int n_needs)
 {
-    char text[] = "text", prompt[] = "prompt", chosen[] = "chosen", rejected[] = "rejected", label[] = "label";
-    struct settings_data s = {.path = (char *)path,
-                              .format = format,
-                              .text_field = text,
-                              .prompt_field = prompt,
-                              .chosen_field = chosen,
-                              .rejected_field = rejected,
-                              .label_field = label};
-    static const unsigned needs[] = {0, DATASET_TEXT, DATASET_TEXT | DATASET_LABEL, DATASET_PROMPT, DATASET_PAIR};
+    char text[] = "text", prompt[] = "prompt", chosen[] = "chosen", rejected[] = "rejected", label[] = "label",
+         completion[] = "completion", messages[] = "messages";
+    struct settings s = {.model = {.path = fuzz_source("tests/reference/templates")},
+                         .data = {.path = (char *)path,
+                                  .format = format,
+                                  .text_field = text,
+                                  .prompt_field = prompt,
+                                  .completion_field = completion,
+                                  .messages_field = messages,
+                                  .chosen_field = chosen,
+                                  .rejected_field = rejected,
+                                  .label_field = label,
+                                  .chat_template = fuzz_source("tests/reference/templates/llama-3-instruct.jinja")}};
+    static const unsigned needs[] = {
+        0, DATASET_TEXT, DATASET_TEXT | DATASET_LABEL, DATASET_PROMPT, DATASET_PAIR, DATASET_TEXT | DATASET_COMPLETION};
     for (int i = 0; i < n_needs; i++) {
         struct dataset d;
-        if (!refused(dataset_load(&d, &s, needs[i])))
-            CHECK(d.n > 0, "a data set without rows");
+        if (!refused(dataset_load(&d, &s.data, needs[i])) && !refused(conversation_render(&d, &s, CONVERSATION_PROMPTS)))
+            CHECK(d.n > 0 && !d.row[0].chat, "a data set without rows");
         dataset_free(&d);
     }
+    free(s.model.path);
+    free(s.data.chat_template);
 }
 
 static void run_jsonl(const char *folder, const char *path, const char *bytes, size_t n)
 {
     (void)folder, (void)bytes, (void)n;
-    load_data(path, DATA_FORMAT_JSONL, 5);
+    load_data(path, DATA_FORMAT_JSONL, 6);
 }
 
 static void run_csv(const char *folder, const char *path, const char *bytes, size_t n)
 {
     (void)folder, (void)bytes, (void)n;
-    load_data(path, DATA_FORMAT_CSV, 5);
+    load_data(path, DATA_FORMAT_CSV, 6);
 }
 
 static void run_text(const char *folder, const char *path, const char *bytes, size_t n)
 {
     (void)folder, (void)bytes, (void)n;
     load_data(path, DATA_FORMAT_TEXT, 2);
+}
+
+/* Those of the recorded templates, and what chat templates see besides. */
+static json_t *template_variables(void)
+{
+    char *path = fuzz_source("tests/reference/jinja.jsonl");
+    struct text recorded = {0};
+    struct jsonl j;
+    json_t *row;
+    CHECK(file_read(&recorded, path) == 0, "%s", error_message());
+    jsonl_open(&j, path, recorded.bytes, recorded.n);
+    CHECK(jsonl_next(&j, &row) == 1, "%s", error_message());
+    json_t *variables = json_incref(json_object_get(row, "variables"));
+    json_t *more = json_pack("{s:s, s:s, s:b, s:[{s:s, s:{s:s, s:s}}]}", "bos_token", "<s>", "eos_token", "</s>",
+                             "add_generation_prompt", 1, "tools", "type", "function", "function", "name", "f", "description", "d");
+    CHECK(json_object_update(variables, more) == 0, "the variables");
+    json_decref(more);
+    json_decref(row);
+    text_free(&recorded);
+    free(path);
+    return variables;
+}
+
+/* A template that is taken renders, or refuses; either way it ends. */
+static void run_jinja(const char *folder, const char *path, const char *bytes, size_t n)
+{
+    (void)folder;
+    static json_t *variables;
+    struct text out = {0};
+    if (!variables)
+        variables = template_variables();
+    struct jinja *j = jinja_parse(path, bytes, n);
+    if (!refused(j ? 0 : -1))
+        refused(jinja_render(j, &out, variables, 0));
+    jinja_free(j);
+    text_free(&out);
 }
 
 /* What loads is written, and what is written loads to the same. */
@@ -241,6 +289,7 @@ void fuzz_target_run(const struct fuzz_target *t, const char *folder, const char
 
 #define LLAMA "tests/reference/llama-gqa/"
 #define NEOX  "tests/reference/neox-parallel/"
+#define TEMPLATES "tests/reference/templates/"
 const struct fuzz_target fuzz_targets[] = {
     {.name = "adapter_config", .file = "adapter_config.json", .run = run_adapter,
      .beside = {LLAMA "config.json", LLAMA "adapter/adapter_model.safetensors", LLAMA "adapter/model.safetensors"},
@@ -251,7 +300,9 @@ const struct fuzz_target fuzz_targets[] = {
     {.name = "config", .file = "config.json", .run = run_config, .seeds = {LLAMA "config.json", NEOX "config.json", "input/tiny/config.json"}},
     {.name = "csv", .file = "data.csv", .run = run_csv, .seeds = {"tests/fuzz/seeds/data.csv"}},
     {.name = "encode", .file = "text.txt", .run = run_encode, .beside = {"input/tiny/tokenizer.json"}, .seeds = {"tests/fuzz/seeds/texts.txt", "input/tiny/prompts.heldout.jsonl"}},
-    {.name = "jsonl", .file = "data.jsonl", .run = run_jsonl, .seeds = {"tests/fuzz/seeds/data.jsonl"}},
+    {.name = "jinja", .file = "chat_template.jinja", .run = run_jinja,
+     .seeds = {TEMPLATES "llama-3.1.jinja", TEMPLATES "qwen3.jinja", TEMPLATES "mistral-v0.3.jinja", "tests/fuzz/seeds/constructs.jinja"}},
+    {.name = "jsonl", .file = "data.jsonl", .run = run_jsonl, .seeds = {"tests/fuzz/seeds/data.jsonl", "tests/fuzz/seeds/chat.jsonl"}},
     {.name = "lexicon", .file = "lexicon.tsv", .run = run_lexicon, .seeds = {"input/tiny/lexicon.tsv"}},
     {.name = "manifest", .file = "MANIFEST.json", .run = run_manifest, .beside = {"tests/fuzz/seeds/state.h5", "input/tiny/config.json"}, .seeds = {"tests/fuzz/seeds/MANIFEST.json"}},
     {.name = "safetensors", .file = "model.safetensors", .run = run_safetensors, .seeds = {NEOX "adapter/model.safetensors", NEOX "ppo.safetensors"}},
