@@ -48,4 +48,16 @@ refused 1 '1 of 2 rows have more than' -s task=generate -s data.truncation=error
 "$program" -s task=generate -s generate.max_new_tokens=2 "$work/input.cfg" >"$work/log" 2>&1 || { cat "$work/log"; failed=1; }
 grep -q '1 prompts are longer than .* and were cut' "$work/log" || complain "cut prompts are not told"
 rm -rf "$out"
+
+# the recipe's prompts: reviews of more than 200 characters, the first n tokens of each, n drawn from 2 .. 7
+for i in $(seq 1 120); do printf '{"text": "%s"}\n' "$(printf 'I saw this film and%.0s ' 1 2 3 4 5 6 7 8 9 10 11)"; done >"$data"
+printf '{"text": "%0200d"}\n' 1 >>"$data"
+"$program" -s task=generate -s generate.max_new_tokens=1 -s data.min_chars=201 -s 'data.prompt_tokens=[2,8]' \
+    -s data.add_special_tokens=false "$work/input.cfg" >"$work/log" 2>&1 || { cat "$work/log"; failed=1; }
+[ "$(wc -l <"$out/generate.jsonl")" = 120 ] || complain "a review of 200 characters is not left out"
+cp "$out/generate.jsonl" "$data"
+rm -rf "$out"
+"$program" -s data.add_special_tokens=false "$work/input.cfg" >"$work/log" 2>&1 || { cat "$work/log"; failed=1; }
+lengths=$(sed 's/.*"ids": \[\([^]]*\)\].*/\1/' "$out/tokenize.jsonl" | tr -cd ',\n' | awk '{ print length + 1 }' | sort -n | uniq -c | awk '{ print $2 }' | tr '\n' ' ')
+[ "$lengths" = '2 3 4 5 6 7 ' ] || complain "prompts of $lengths tokens"
 exit $failed
