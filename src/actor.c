@@ -36,16 +36,34 @@ int actor_longest(const struct engine *e, const struct prompt_list *prompts)
     return (int)(most > 0 && most < prompts->longest ? most : prompts->longest);
 }
 
-int actor_open_rewards(struct reward **out, const struct settings *s, size_t text_bytes,
-                       struct progress *progress)
+int actor_open_rewards(struct reward **out, struct engine *e, size_t text_bytes, struct progress *progress)
 {
+    const struct settings *s = e->settings;
     struct reward_spec specs[SETTINGS_REWARDS_MAX];
     for (int i = 0; i < s->n_rewards; i++) {
         const struct settings_reward *r = &s->reward[i];
-        specs[i] = (struct reward_spec){settings_reward_names[r->type], r->name, r->weight, r->path, r->command, r->timeout,
-                                        text_bytes, progress};
+        specs[i] = (struct reward_spec){.type = settings_reward_names[r->type],
+                                        .name = r->name,
+                                        .weight = r->weight,
+                                        .path = r->path,
+                                        .command = r->command,
+                                        .timeout_sec = r->timeout,
+                                        .label = r->label,
+                                        .function = r->function_to_apply,
+                                        .int8 = r->quantization == QUANTIZATION_INT8,
+                                        .max_length = (int)r->max_length,
+                                        .text_bytes = text_bytes,
+                                        .progress = progress,
+                                        .engine = e};
     }
-    return reward_open(out, specs, s->n_rewards);
+    return comm_agree(e->comm, reward_open(out, specs, s->n_rewards));
+}
+
+int actor_load_rewards(struct reward *r, struct engine *e)
+{
+    TRY(comm_agree(e->comm, r ? reward_load(r) : 0));
+    comm_node_barrier(e->comm);
+    return 0;
 }
 
 void actor_rollout(struct rollout *r, struct engine *e, struct timing *timing)

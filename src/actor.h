@@ -19,8 +19,11 @@ int actor_new_tokens(const struct engine *e);
 int actor_prompt_room(const struct engine *e);
 
 /* Opens the rewards of the settings; text_bytes: of the longest prompt or response, 0 where it is not known; progress: is told
- * of their answers, or NULL. Ranks: local. Errors: reward_open's. */
-int actor_open_rewards(struct reward **out, const struct settings *s, size_t text_bytes, struct progress *progress);
+ * of their answers, or NULL. Before engine_plan. Ranks: collective. Errors: reward_open's. */
+int actor_open_rewards(struct reward **out, struct engine *e, size_t text_bytes, struct progress *progress);
+
+/* reward_load of all ranks, which wait for each other; r may be NULL. After engine_load. Ranks: collective. */
+int actor_load_rewards(struct reward *r, struct engine *e);
 
 /* Sets what a rollout borrows of engine, settings and timing; its prompts, shape and reward are the caller's. */
 void actor_rollout(struct rollout *r, struct engine *e, struct timing *timing);

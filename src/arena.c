@@ -6,11 +6,12 @@
 
 static const char *const names[MEM_PURPOSES] = {
     "base weights", "scales, norms",   "embedding, head", "adapters, value head", "gradient accumulators", "optimizer",
-    "KV cache",     "activations",     "workspace",       "batch, head rows",     "host staging"};
+    "KV cache",     "activations",     "workspace",       "batch, head rows",     "reward model",
+    "reward model, passes", "host staging"};
 
 static bool is_shared(int purpose)
 {
-    return purpose == MEM_WEIGHTS || purpose == MEM_SCALES || purpose == MEM_EMBEDDING;
+    return purpose == MEM_WEIGHTS || purpose == MEM_SCALES || purpose == MEM_EMBEDDING || purpose == MEM_REWARD_WEIGHTS;
 }
 
 const char *memory_name(enum memory purpose)
@@ -23,9 +24,11 @@ void *arena_take(struct arena *a, enum memory purpose, size_t n)
     CHECK(!a->frozen, "memory for %s requested after the plan was frozen", names[purpose]);
     if (!n)
         return NULL;
+    if (a->reward && purpose != MEM_WORKSPACE && purpose != MEM_HOST)
+        purpose = is_shared(purpose) ? MEM_REWARD_WEIGHTS : MEM_REWARD;
     n = (n + 63) & ~(size_t)63;
-    size_t at = a->used[purpose];
-    a->used[purpose] += n;
+    size_t at = purpose == MEM_WORKSPACE ? 0 : a->used[purpose];
+    a->used[purpose] = at + n > a->used[purpose] ? at + n : a->used[purpose];
     if (!a->placing)
         return NULL;
     CHECK(a->used[purpose] <= a->size[purpose], "%s: %zu bytes placed, %zu planned", names[purpose],
@@ -35,7 +38,10 @@ void *arena_take(struct arena *a, enum memory purpose, size_t n)
 
 size_t arena_shared_bytes(const struct arena *a)
 {
-    return a->used[MEM_WEIGHTS] + a->used[MEM_SCALES] + a->used[MEM_EMBEDDING];
+    size_t total = 0;
+    for (int p = 0; p < MEM_PURPOSES; p++)
+        total += is_shared(p) ? a->used[p] : 0;
+    return total;
 }
 
 int arena_place(struct arena *a, struct backend *be, void *shared)

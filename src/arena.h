@@ -22,8 +22,10 @@ enum memory {
     MEM_OPTIMIZER,   /* two moments */
     MEM_KV_CACHE,
     MEM_ACTIVATIONS, /* stored by forward for backward */
-    MEM_WORKSPACE,   /* scratch of the operations */
+    MEM_WORKSPACE,   /* scratch of the operations: whoever takes it takes the same bytes, and the largest request counts */
     MEM_BATCH,       /* the batch of a pass, and rows of the head */
+    MEM_REWARD_WEIGHTS, /* of reward models: what is weights, scales and embedding of the policy */
+    MEM_REWARD,         /* of reward models: activations, batch */
     MEM_HOST,        /* host memory: what batches are packed in, rollouts, staging */
     MEM_PURPOSES
 };
@@ -34,13 +36,15 @@ struct arena {
     unsigned char *base[MEM_PURPOSES];
     size_t used[MEM_PURPOSES], size[MEM_PURPOSES];
     bool placing, frozen;
+    bool reward; /* set by the caller while a reward model is laid out: its memory counts as MEM_REWARD_WEIGHTS and MEM_REWARD,
+                  * but workspace and host memory as the policy's */
 };
 
 /* n bytes of a purpose, aligned to 64, zeroed when placed; NULL while counting. n = 0 gives NULL. */
 void *arena_take(struct arena *a, enum memory purpose, size_t n);
 
-/* From counting to placing. shared is memory for MEM_WEIGHTS, _SCALES and _EMBEDDING that the ranks of a node share
- * (see comm_node_shared), of arena_shared_bytes; NULL: allocate them here. Errors: no memory, naming the purpose. */
+/* From counting to placing. shared is memory for MEM_WEIGHTS, _SCALES, _EMBEDDING and _REWARD_WEIGHTS that the ranks of a node
+ * share (see comm_node_shared), of arena_shared_bytes; NULL: allocate them here. Errors: no memory, naming the purpose. */
 int arena_place(struct arena *a, struct backend *be, void *shared);
 size_t arena_shared_bytes(const struct arena *a);
 

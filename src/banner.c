@@ -65,20 +65,27 @@ void banner_prompts(const struct tokenizer *t, const struct prompt_list *prompts
     text_free(&shown);
 }
 
+/* ids[from .. to), the middle left out where there are more than `most`. */
+static void add_stretch(struct text *out, const struct tokenizer *t, const int32_t *ids, int from, int to, int most)
+{
+    const int begin = to - from > most ? most / 2 : to - from, end = to - from > most ? most - begin : 0;
+    banner_tokens(out, t, ids + from, begin);
+    if (end)
+        text_add_string(out, " ..");
+    banner_tokens(out, t, ids + to - end, end);
+}
+
 void banner_example(const struct tokenizer *t, const int32_t *ids, int n, int first)
 {
-    enum { END_SHOWN = 8 };
     struct text shown = {0};
-    const int begin = n > TOKENS_SHOWN ? TOKENS_SHOWN - END_SHOWN : n;
-    banner_tokens(&shown, t, ids, begin);
-    if (n > begin) {
-        text_add_string(&shown, " ..");
-        banner_tokens(&shown, t, ids + n - END_SHOWN, END_SHOWN);
-    }
-    if (first == n)
+    add_stretch(&shown, t, ids, 0, first, first < n ? TOKENS_SHOWN / 2 : TOKENS_SHOWN);
+    if (first == n) {
         log_line("the first, %d tokens (special ones in \xc2\xab \xc2\xbb):%s", n, text_string(&shown));
-    else
-        log_line("the first, %d tokens, of which the last %d are to be learnt (special ones in \xc2\xab \xc2\xbb):%s", n, n - first,
-             text_string(&shown));
+    } else {
+        text_add_string(&shown, " |");
+        add_stretch(&shown, t, ids, first, n, TOKENS_SHOWN / 2);
+        log_line("the first, %d tokens, of which the last %d, behind |, are to be learnt (special ones in \xc2\xab \xc2\xbb):%s",
+                 n, n - first, text_string(&shown));
+    }
     text_free(&shown);
 }

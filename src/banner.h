@@ -12,7 +12,8 @@ void banner_print(struct engine *e);
  * angle quotes. */
 void banner_prompts(const struct tokenizer *t, const struct prompt_list *prompts);
 
-/* The first training example of n tokens in that form, its end too; targets are ids[first ..]; n: none. */
+/* The first training example of n tokens in that form: what is masked, " |", and what is to be learnt, ids[first ..]; the
+ * beginning and end of each; first = n: none is. */
 void banner_example(const struct tokenizer *t, const int32_t *ids, int n, int first);
 
 /* Appends that form of n ids. Whitespace shows as the vocabulary writes it; where a token has it bare, as U+2423, \n, \t, \r. */

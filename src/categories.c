@@ -172,9 +172,11 @@ static const struct newer {
 };
 // clang-format on
 
+enum { ASCII_RANGES = 8 }; /* no table has more ranges that begin below U+0080 */
+
 static bool is_within(const struct range *range, size_t n, uint32_t c)
 {
-    size_t low = 0, high = n;
+    size_t low = 0, high = c < 0x80 ? ASCII_RANGES : n;
     while (low < high) {
         size_t middle = (low + high) / 2;
         if (range[middle].last < c)

@@ -26,7 +26,7 @@ static int read_tokens(json_t *tokens, const char *folder, const char *name)
     char *path = file_join(folder, name);
     json_t *document = NULL;
     int rc = 0;
-    if (file_exists(path) && !(document = document_read(path)))
+    if (file_exists(path) && !(document = document_read_reals(path)))
         rc = -1;
     for (size_t i = 0; i < sizeof token_names / sizeof *token_names; i++) {
         json_t *token = json_object_get(document, token_names[i]);
@@ -73,7 +73,7 @@ static int read_field(struct chat_template *t, const char *folder, const char *n
     char *path = file_join(folder, name);
     json_t *document = NULL;
     int rc = 0;
-    if (file_exists(path) && !(document = document_read(path)))
+    if (file_exists(path) && !(document = document_read_reals(path)))
         rc = -1;
     const json_t *template = json_object_get(document, "chat_template");
     if (json_is_string(template))

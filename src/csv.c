@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "unicode.h"
 
 static int fault(const struct csv *c, int64_t line, const char *what)
 {
@@ -101,9 +102,19 @@ static int read_row(struct csv *c)
     }
 }
 
+static int check_utf8(const char *path, const char *bytes, size_t n)
+{
+    const size_t good = utf8_check(bytes, n);
+    int64_t line = 1;
+    for (size_t i = 0; i < good; i++)
+        line += bytes[i] == '\n';
+    return good == n ? 0 : error_set(ERR_FILE, "%s:%lld: holds bytes that are no UTF-8", path, (long long)line);
+}
+
 int csv_open(struct csv *c, const char *path, const char *bytes, size_t n)
 {
     *c = (struct csv){.path = path, .bytes = bytes, .n = n, .next_line = 1};
+    TRY(check_utf8(path, bytes, n));
     if (n >= 3 && memcmp(bytes, "\xef\xbb\xbf", 3) == 0)
         c->at = 3;
     int columns = read_row(c);

@@ -1,4 +1,4 @@
-/* CSV with a header line (RFC 4180): quoted fields may hold commas, doubled quotes and line breaks.
+/* CSV in UTF-8 with a header line (RFC 4180): quoted fields may hold commas, doubled quotes and line breaks.
  *
  *   struct csv c;
  *   TRY(csv_open(&c, path, bytes, n));

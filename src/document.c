@@ -31,14 +31,14 @@ static int depth(const char *bytes, size_t n)
     return most;
 }
 
-json_t *document_parse(const char *path, const void *bytes, size_t n)
+static json_t *parse(const char *path, const void *bytes, size_t n, size_t flags)
 {
     if (depth(bytes, n) > DOCUMENT_DEPTH_MAX) {
         error_set(ERR_FILE, "%s: JSON nested deeper than %d levels", path, DOCUMENT_DEPTH_MAX);
         return NULL;
     }
     json_error_t problem;
-    json_t *document = json_loadb(bytes, n, JSON_REJECT_DUPLICATES, &problem);
+    json_t *document = json_loadb(bytes, n, JSON_REJECT_DUPLICATES | flags, &problem);
     if (!document) {
         error_set(ERR_FILE, "%s: line %d: not JSON: %s", path, problem.line, problem.text);
         return NULL;
@@ -51,7 +51,12 @@ json_t *document_parse(const char *path, const void *bytes, size_t n)
     return document;
 }
 
-json_t *document_read(const char *path)
+json_t *document_parse(const char *path, const void *bytes, size_t n)
+{
+    return parse(path, bytes, n, 0);
+}
+
+static json_t *read_file(const char *path, size_t flags)
 {
     struct file_map map;
     if (file_map(&map, path) != 0)
@@ -60,9 +65,19 @@ json_t *document_read(const char *path)
     if (map.n > DOCUMENT_BYTES_MAX)
         error_set(ERR_FILE, "%s: larger than %d MiB", path, DOCUMENT_BYTES_MAX >> 20);
     else
-        document = document_parse(path, map.n ? (const void *)map.bytes : "", map.n);
+        document = parse(path, map.n ? (const void *)map.bytes : "", map.n, flags);
     file_unmap(&map);
     return document;
+}
+
+json_t *document_read(const char *path)
+{
+    return read_file(path, 0);
+}
+
+json_t *document_read_reals(const char *path)
+{
+    return read_file(path, JSON_DECODE_INT_AS_REAL);
 }
 
 int document_write(const char *path, const json_t *document)

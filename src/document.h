@@ -15,6 +15,7 @@ enum {
 json_t *document_parse(const char *path, const void *bytes, size_t n);
 
 json_t *document_read(const char *path);
+json_t *document_read_reals(const char *path); /* integers too: in tokenizer_config.json model_max_length often has 31 digits */
 
 /* Writes sorted keys, indent 2, a newline; reals in the fewest of 15 to 17 digits that read back the same.
  * Atomic (file_write_atomic). */

@@ -44,25 +44,22 @@ static int open_files(struct engine *e)
     return 0;
 }
 
-/* What the model asks for and the backend lacks. */
-static int check_widths(const struct engine *e)
+int engine_check_widths(const struct engine *e, const struct arch *a, const char *path)
 {
-    const struct arch *a = &e->folder.arch;
     const struct backend_ops *ops = e->be.ops;
     const struct {
         const char *name;
         int width, most;
     } widths[] = {{"hidden_size", a->hidden, ops->width_most},
                   {"intermediate_size", a->intermediate, ops->width_most},
-                  {"the width of the embeddings", a->embedding_width, ops->width_most},
+                  {"the embeddings' width", a->embedding_width, ops->width_most},
                   {"the head size", a->head_dim, ops->head_dim_most},
-                  {"the width of all heads", a->heads * a->head_dim, ops->width_most}};
+                  {"the heads' width", a->heads * a->head_dim, ops->width_most}};
     const int multiple = ops->width_multiple;
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
         if (widths[i].width % multiple != 0 || widths[i].width > widths[i].most)
             return error_set(ERR_FILE, "%s: %s is %d: the %s backend needs a multiple of %d up to %d; set run.device = \"cpu\"",
-                             e->settings->model.path, widths[i].name, widths[i].width, ops->name, multiple,
-                             widths[i].most);
+                             path, widths[i].name, widths[i].width, ops->name, multiple, widths[i].most);
     return 0;
 }
 
@@ -71,7 +68,7 @@ static int open_backend(struct engine *e, bool plan_only)
     e->threads = placement_threads(e->comm, (int)e->settings->run.threads, NULL);
     struct backend_choice choice = {device_name(e->settings->run.device), e->threads, comm_node_rank(e->comm), plan_only};
     TRY(comm_agree(e->comm, backend_open(&e->be, &choice)));
-    TRY(comm_agree(e->comm, check_widths(e)));
+    TRY(comm_agree(e->comm, engine_check_widths(e, &e->folder.arch, e->settings->model.path)));
     _Static_assert((int)PLACE_DEVICE_BYTES == (int)DEVICE_ID_BYTES, "a device's own bytes");
     e->places = placement_gather(e->comm, e->be.ops->name, e->be.ops->device_id(&e->be));
     return placement_check(e->places, comm_size(e->comm), e->settings->run.share_device);
@@ -137,9 +134,8 @@ static void describe_adapters(struct engine *e)
         e->peft = e->adapter.config;
         e->adapter.config = (struct peft_config){0};
         e->peft.lora_dropout = l->lora_dropout;
-        for (int i = 0; !e->need.scores && i < e->peft.modules_to_save.n; i++)
-            log_warn("adapter %s: its trained %s is not used by this task", e->settings->model.adapter,
-                     e->peft.modules_to_save.item[i]);
+        for (int i = 0; !e->need.scores && i < e->adapter.n_saved; i++)
+            log_warn("adapter %s: its trained %s is not used by this task", e->settings->model.adapter, e->adapter.saved[i].name);
         if (!e->peft.base_model_name_or_path)
             e->peft.base_model_name_or_path = strdup(e->settings->model.path);
         log_adapter(e->settings, &e->peft);
@@ -301,8 +297,11 @@ int engine_plan(struct engine *e, const struct engine_need *need)
         } else
             return error_set(ERR_INPUT,
                              "the smallest plan needs %.2f GiB, there are %.2f: raise run.memory_limit, or lower "
-                             "data.max_length or generate.max_new_tokens, or use model.quantization = \"int8\"",
-                             total / 1073741824.0, limit / 1073741824.0);
+                             "data.max_length or generate.max_new_tokens, or use model.quantization = \"int8\"%s",
+                             total / 1073741824.0, limit / 1073741824.0,
+                             e->arena.used[MEM_REWARD] ? "; for the reward model reward.N.quantization = \"int8\", or a smaller "
+                                                         "reward.N.max_length"
+                                                       : "");
     }
 }
 

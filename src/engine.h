@@ -59,6 +59,9 @@ int engine_open(struct engine *e, const struct settings *s, struct comm *comm, b
 /* From config.json alone: no tokenizer (NULL), no adapter read; s has model.init = "random" and no model.adapter. */
 int engine_open_synthetic(struct engine *e, const struct settings *s, struct comm *comm, bool plan_only);
 
+/* Whether the backend computes with a model's widths; path is named where it does not. Errors: ERR_FILE. */
+int engine_check_widths(const struct engine *e, const struct arch *a, const char *path);
+
 /* Fills e->shape. Errors: ERR_INPUT when memory does not suffice, with what to change. */
 int engine_plan(struct engine *e, const struct engine_need *need);
 void engine_print_plan(const struct engine *e); /* devices of the ranks and the table of --plan, through log_line */

@@ -39,7 +39,7 @@ int held_out_run(struct held_out *h, struct metrics *m)
     struct evaluation policy[2];
     const struct evaluation *reference = h->reference;
     if (!h->reference_known)
-        TRY(answer(h, h->reference, -1));
+        TRY(answer(h, h->reference, h->rollout->model->reference));
     h->reference_known = true;
     TRY(answer(h, policy, 0));
     set_score(m, "score", &policy[0]);

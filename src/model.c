@@ -300,7 +300,7 @@ void model_layout(struct model *m, struct arena *a, const struct model_shape *sh
                                                larger(shape->cache_tokens, shape->batch_tokens), arch->head_dim, m->head.out);
     m->workspace = arena_take(a, MEM_WORKSPACE, bytes);
     if (m->workspace)
-        m->be->ops->workspace_set(m->be, m->workspace, bytes);
+        m->be->ops->workspace_set(m->be, m->workspace, a->size[MEM_WORKSPACE]);
 }
 
 void model_fill_tables(struct model *m)

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
-enum { MAX_STEPS = 64, MAX_NESTING = 16 };
+enum { MAX_STEPS = 64, MAX_NESTING = 16, FIRST_BYTE_OF_0300 = 0xcc };
 
 struct normalizer_step {
     /* appends to out and returns 1, or returns 0 when text stays as it is, -1 on error */
@@ -143,7 +143,6 @@ static size_t find_at_least(const char *text, size_t i, size_t n, unsigned char 
 static int run_composed(const struct normalizer_step *s, struct normalizer_work *w,
                         struct text *out, const char *text, size_t n)
 {
-    enum { FIRST_BYTE_OF_0300 = 0xcc };
     (void)w;
     if (find_at_least(text, 0, n, FIRST_BYTE_OF_0300) == n)
         return 0;
@@ -222,14 +221,29 @@ static int run_strip_marks(const struct normalizer_step *s, struct normalizer_wo
                            const char *text, size_t n)
 {
     (void)w;
+    if (find_at_least(text, 0, n, FIRST_BYTE_OF_0300) == n)
+        return 0;
     for (size_t i = 0; i < n;) {
-        uint32_t c;
-        int length = utf8_decode(&c, text + i);
-        if (!s->strip(c))
-            text_add(out, text + i, (size_t)length);
-        i += (size_t)length;
+        const size_t high = find_at_least(text, i, n, FIRST_BYTE_OF_0300);
+        text_add(out, text + i, high - i);
+        i = high;
+        for (; i < n && (unsigned char)text[i] >= FIRST_BYTE_OF_0300; i += (size_t)utf8_length(text[i])) {
+            uint32_t c;
+            const int length = utf8_decode(&c, text + i);
+            if (!s->strip(c))
+                text_add(out, text + i, (size_t)length);
+        }
     }
     return 1;
+}
+
+/* Appends ASCII in lower case. */
+static void add_lowercase(struct text *out, const char *text, size_t n)
+{
+    text_add(out, text, n);
+    for (char *c = out->bytes + out->n - n, *end = out->bytes + out->n; c < end; c++)
+        if (*c >= 'A' && *c <= 'Z')
+            *c = (char)(*c + ('a' - 'A'));
 }
 
 /* Character by character; U+0130 is the one whose lower case is two characters. */
@@ -241,6 +255,12 @@ static int run_lowercase(const struct normalizer_step *s, struct normalizer_work
     for (size_t i = 0; i < n;) {
         uint32_t c;
         char bytes[4];
+        const size_t end = find_at_least(text, i, n, 0x80);
+        if (end > i) {
+            add_lowercase(out, text + i, end - i);
+            i = end;
+            continue;
+        }
         i += (size_t)utf8_decode(&c, text + i);
         if (c == 0x130)
             text_add(out, "i\xcc\x87", 3);
@@ -260,6 +280,13 @@ static int run_clean(const struct normalizer_step *s, struct normalizer_work *w,
     (void)w;
     for (size_t i = 0; i < n;) {
         uint32_t c;
+        size_t printable = i;
+        while (printable < n && text[printable] >= ' ' && text[printable] <= '~')
+            printable++;
+        text_add(out, text + i, printable - i);
+        i = printable;
+        if (i == n)
+            break;
         size_t length = (size_t)utf8_decode(&c, text + i);
         if (unicode_is_space(c) && !category_is_other(c))
             text_add(out, " ", 1);
@@ -281,17 +308,25 @@ static bool is_ideograph(uint32_t c)
 static int run_space_ideographs(const struct normalizer_step *s, struct normalizer_work *w, struct text *out,
                                 const char *text, size_t n)
 {
+    enum { FIRST_BYTE_OF_3400 = 0xe3 };
     (void)s;
     (void)w;
-    for (size_t i = 0; i < n;) {
+    size_t done = 0;
+    for (size_t i = 0; (i = find_at_least(text, i, n, FIRST_BYTE_OF_3400)) < n;) {
         uint32_t c;
         size_t length = (size_t)utf8_decode(&c, text + i);
-        const bool spaced = is_ideograph(c);
-        text_add(out, " ", spaced);
-        text_add(out, text + i, length);
-        text_add(out, " ", spaced);
+        if (is_ideograph(c)) {
+            text_add(out, text + done, i - done);
+            text_add(out, " ", 1);
+            text_add(out, text + i, length);
+            text_add(out, " ", 1);
+            done = i + length;
+        }
         i += length;
     }
+    if (!done)
+        return 0;
+    text_add(out, text + done, n - done);
     return 1;
 }
 

@@ -228,14 +228,20 @@ int peft_size(struct peft_size *size, const struct peft_config *c, const char *m
     return 0;
 }
 
-static int no_match(const struct arch *a)
+static int no_match(const struct peft_targets *t, const struct arch *a)
 {
     struct text names = {0};
-    for (int i = 0; i < ARCH_LINEARS_MAX; i++)
+    bool has_default = false;
+    for (int i = 0; i < ARCH_LINEARS_MAX; i++) {
+        has_default |= a->linear[i].default_lora;
         if (a->linear[i].module)
             text_format(&names, "%s%s", names.n ? ", " : "", a->linear[i].module);
-    error_set(ERR_INPUT, "target_modules match no linear layer of %s; it has %s",
-              arch_model_type(a), text_string(&names));
+    }
+    if (t->kind == PEFT_DEFAULT && !has_default)
+        error_set(ERR_INPUT, "target_modules is needed: PEFT has no default for %s; it has %s", arch_model_type(a),
+                  text_string(&names));
+    else
+        error_set(ERR_INPUT, "target_modules match no linear layer of %s; it has %s", arch_model_type(a), text_string(&names));
     text_free(&names);
     return -1;
 }
@@ -287,7 +293,7 @@ int peft_match_all(bool *match, const struct peft_config *c, const struct arch *
         n += m;
     }
     if (!n)
-        return no_match(a);
+        return no_match(&c->target_modules, a);
     warn_unused(&c->target_modules, a, match);
     return n;
 }

@@ -2,6 +2,8 @@
 #include "reward.h"
 
 #include "error.h"
+#include "reward_adapter.h"
+#include "reward_classifier.h"
 #include "reward_lexicon.h"
 #include "reward_program.h"
 #include "text.h"
@@ -24,10 +26,25 @@ struct reward {
 };
 
 static const struct reward_type TYPES[] = {
-    {"lexicon", reward_lexicon_open, reward_lexicon_score, reward_lexicon_close},
-    {"program", reward_program_open, reward_program_score, reward_program_close},
-    {"classifier", NULL, NULL, NULL},
-    {"adapter", NULL, NULL, NULL},
+    {.name = "lexicon", .open = reward_lexicon_open, .score = reward_lexicon_score, .close = reward_lexicon_close},
+    {.name = "program",
+     .open = reward_program_open,
+     .load = reward_program_load,
+     .score = reward_program_score,
+     .close = reward_program_close},
+    {.name = "classifier",
+     .open = reward_classifier_open,
+     .layout = reward_classifier_layout,
+     .load = reward_classifier_load,
+     .score = reward_classifier_score,
+     .close = reward_classifier_close},
+    {.name = "adapter",
+     .open = reward_adapter_open,
+     .need = reward_adapter_need,
+     .layout = reward_adapter_layout,
+     .load = reward_adapter_load,
+     .score = reward_adapter_score,
+     .close = reward_adapter_close},
 };
 
 const struct reward_type *reward_table(int *n)
@@ -44,13 +61,9 @@ static const struct reward_type *find(const char *name)
     for (int i = 0; i < n; i++) {
         if (name && !strcmp(row[i].name, name)) {
             text_free(&names);
-            if (row[i].open)
-                return &row[i];
-            error_set(ERR_INPUT, "reward type \"%s\" is not built yet", name);
-            return NULL;
+            return &row[i];
         }
-        if (row[i].open)
-            text_format(&names, "%s\"%s\"", names.n ? ", " : "", row[i].name);
+        text_format(&names, "%s\"%s\"", names.n ? ", " : "", row[i].name);
     }
     error_set(ERR_INPUT, "\"%s\" is no reward type; there are %s", name ? name : "",
               text_string(&names));
@@ -92,6 +105,29 @@ int reward_open(struct reward **out, const struct reward_spec *specs, int n)
         }
     }
     *out = r;
+    return 0;
+}
+
+int reward_need(struct reward *r, struct engine_need *need)
+{
+    for (int i = 0; i < r->n; i++)
+        if (r->part[i].type->need && r->part[i].type->need(r->part[i].state, need) != 0)
+            return error_context("reward \"%s\"", r->part[i].name);
+    return 0;
+}
+
+void reward_layout(struct reward *r, struct arena *a)
+{
+    for (int i = 0; i < r->n; i++)
+        if (r->part[i].type->layout)
+            r->part[i].type->layout(r->part[i].state, a);
+}
+
+int reward_load(struct reward *r)
+{
+    for (int i = 0; i < r->n; i++)
+        if (r->part[i].type->load && r->part[i].type->load(r->part[i].state) != 0)
+            return error_context("reward \"%s\"", r->part[i].name);
     return 0;
 }
 

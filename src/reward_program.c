@@ -142,12 +142,13 @@ int reward_program_open(void **state, const struct reward_spec *spec)
     CHECK(p->command, "out of memory");
     text_reserve(&p->answer, ANSWER_MAX + READ_BYTES);
     text_reserve(&p->question, 2 * 6 * spec->text_bytes + 256); /* prompt and response, each byte as \uXXXX at worst */
-    if (start(p) != 0) {
-        reward_program_close(p);
-        return -1;
-    }
     *state = p;
     return 0;
+}
+
+int reward_program_load(void *state)
+{
+    return start(state);
 }
 
 void reward_program_close(void *state)

@@ -1,4 +1,4 @@
-/* Reward by a program of the user: started once, asked a line a sample.
+/* Reward by a program of the user: started once, when the weights are loaded; asked a line a sample.
  *
  * The command runs by /bin/sh -c in a process group of its own. For each sample it is sent one JSON
  * object on a line of its standard input, {"index":17,"prompt":"..","response":".."}, and must
@@ -14,9 +14,12 @@
 
 #include "reward.h"
 
-/* Errors: ERR_INPUT without a command or with a bad timeout; ERR_SYSTEM when it cannot be started.
- * A command that does not exist is found by the shell, and so by the first score. */
+/* Errors: ERR_INPUT without a command or with a bad timeout. */
 int reward_program_open(void **state, const struct reward_spec *spec);
+
+/* Starts it. Errors: ERR_SYSTEM when it cannot be started. A command that does not exist is found by the shell, and so by the
+ * first score. */
+int reward_program_load(void *state);
 
 /* Errors: ERR_RUN when the program ends (with its exit code or signal), takes and gives nothing for
  * timeout_sec, answers with a line that is no finite number (quoted), or says more than it was

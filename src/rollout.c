@@ -41,6 +41,8 @@ void rollout_layout(void *rollout, struct arena *a)
     room.own = arena_take(a, MEM_HOST, parts * sizeof *room.own);
     room.sequence = arena_take(a, MEM_HOST, S * sizeof *room.sequence);
     room.ids = arena_take(a, MEM_HOST, S * (size_t)room.longest * sizeof *room.ids);
+    if (r->reward)
+        reward_layout(r->reward, a);
     kept = arena_take(a, MEM_HOST, sizeof room);
     if (kept)
         *kept = room;
@@ -197,8 +199,14 @@ static int score(struct rollout *r)
     int parts = reward_n_parts(r->reward);
     for (int64_t i = 0; i < n; i++) {
         const struct sample *s = &r->local.sample[i];
-        room->text[i] = (struct reward_text){s->index, text_string(&s->prompt_text), text_string(&s->response_text),
-                                             s->prompt_text.n, s->response_text.n};
+        int32_t *ids = room->ids + i * room->longest;
+        room->text[i] = (struct reward_text){.index = s->index,
+                                             .prompt = text_string(&s->prompt_text),
+                                             .response = text_string(&s->response_text),
+                                             .prompt_bytes = s->prompt_text.n,
+                                             .response_bytes = s->response_text.n,
+                                             .ids = ids,
+                                             .n_ids = sample_ids(ids, s)};
     }
     TRY(reward_score(r->reward, room->text, n, room->score, room->part));
     for (int64_t i = 0; i < n; i++) {

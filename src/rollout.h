@@ -44,7 +44,7 @@ struct rollout {
     struct text decoded;            /* a response that may hold a stop string */
 };
 
-/* shape, settings, comm and prompts are set; see engine_need. */
+/* shape, settings, comm, prompts and reward are set; see engine_need. */
 void rollout_layout(void *rollout, struct arena *a);
 
 /* Takes the room that texts and lists need at most, so that rollout_run does not allocate; without it they grow. The list

@@ -1,15 +1,18 @@
 /* Sample responses for people: those of the policy beside those of the reference, to the same few prompts and with the same
  * random numbers at every step. samples.jsonl has an object a sample and step:
  *
- *   step, prompt, response, score, kl, reference_response, reference_score
+ *   step, prompt, response, score, scores, kl, reference_response, reference_score
  *
- * Scores are as the rewards give them, before any scaling or penalty of ppo.*; kl is evaluation_kl of the policy's response.
+ * Scores are as the rewards give them, before any scaling or penalty of ppo.*: score is their weighted sum, scores has each by
+ * its name, unweighted; kl is evaluation_kl of the policy's response.
  */
 #ifndef RLHF_SRC_SAMPLES_H
 #define RLHF_SRC_SAMPLES_H
 
 #include "rollout.h"
 #include "step_file.h"
+
+#include <jansson.h>
 
 enum { SAMPLES_N = 4 }; /* the first prompts of the evaluation data, else of the training data */
 
@@ -23,6 +26,9 @@ struct samples {
     struct step_file file;
     struct text lines;
 };
+
+/* {"<name>": score, ..}: each reward of a sample, unweighted. The caller owns it. */
+json_t *samples_parts(const struct rollout *r, const struct sample *s);
 
 /* Draws the reference's responses, and opens the file at path for what follows last_step; path NULL: no file. Collective.
  * Errors: rollout's, step_file's. */

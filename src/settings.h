@@ -41,6 +41,7 @@ enum reward_choice {
     REWARD_TYPE_CLASSIFIER,
     REWARD_TYPE_ADAPTER
 };
+enum function_choice { FUNCTION_NONE, FUNCTION_SOFTMAX, FUNCTION_SIGMOID };
 enum kl_choice { KL_CHOICE_KL, KL_CHOICE_ABS, KL_CHOICE_MSE, KL_CHOICE_K3 };
 enum evaluate_choice { EVALUATE_CHOICE_AUTO, EVALUATE_CHOICE_TEXTS, EVALUATE_CHOICE_RESPONSES };
 enum truncation { TRUNCATION_KEEP_START, TRUNCATION_KEEP_END, TRUNCATION_ERROR };
@@ -119,6 +120,9 @@ struct settings_reward {
     char *name;
     double weight;
     char *path, *command, *label;
+    enum function_choice function_to_apply;
+    enum quantization quantization;
+    int64_t max_length;
     double timeout; /* seconds */
 };
 

@@ -14,6 +14,7 @@ const char *const settings_scheduler_names[] = {"constant", "constant_with_warmu
 static const char *const init_names[] = {"weights", "random", NULL};
 static const char *const quantization_names[] = {"int8", "none", NULL};
 static const char *const matmul_names[] = {"llm.int8", "dequant", NULL};
+static const char *const function_names[] = {"none", "softmax", "sigmoid", NULL};
 static const char *const format_names[] = {"jsonl", "text", "csv", "imdb", NULL};
 static const char *const truncation_names[] = {"keep_start", "keep_end", "error", NULL};
 static const char *const evaluate_names[] = {"auto", "texts", "responses", NULL};
@@ -335,8 +336,17 @@ const struct setting_row settings_reward_rows[] = {
     REWARD(timeout, SETTING_FLOAT, double, .standard = "60.0", .min = 0, .max = 1e9, .above = true,
            .doc = "Seconds a program may take for one answer."),
     REWARD(label, SETTING_STRING, char *, .number_too = true,
-           .doc = "Class of the classifier whose logit is the score: its name or number; empty: "
-                  "the last class."),
+           .doc = "Class of the classifier (or adapter) whose score counts: its name in config.json or its number; empty: the "
+                  "last class."),
+    REWARD(function_to_apply, SETTING_ENUM, unsigned, .names = function_names, .standard = "none",
+           .doc = "What makes the score of the class's logit, as in transformers' pipeline: none: the logit itself; softmax: the "
+                  "class's probability among all; sigmoid: its probability by itself."),
+    REWARD(quantization, SETTING_ENUM, unsigned, .names = quantization_names, .standard = "none",
+           .doc = "How a classifier's linear layers are stored: the type of the file, or int8 with one scale a row (products as "
+                  "model.matmul says)."),
+    REWARD(max_length, SETTING_INT, int64_t, .min = 1, .max = SIZE_LIMIT, .standard = "1024",
+           .doc = "A classifier reads so many tokens of a text, special ones counted, or as many as it has positions where that is "
+                  "less; the rest is cut at the end (transformers' truncation)."),
 };
 _Static_assert(sizeof settings_reward_rows / sizeof settings_reward_rows[0] == SETTINGS_REWARD_ROWS,
                "keep in step");

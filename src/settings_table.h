@@ -34,6 +34,6 @@ struct setting_row {
 
 extern const struct setting_row settings_rows[], settings_reward_rows[];
 extern const int settings_n_rows;
-enum { SETTINGS_ROWS_MAX = 128, SETTINGS_REWARD_ROWS = 7 };
+enum { SETTINGS_ROWS_MAX = 128, SETTINGS_REWARD_ROWS = 10 };
 
 #endif

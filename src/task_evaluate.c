@@ -3,6 +3,7 @@
  * evaluate.json; both are the same on any number of ranks. */
 #include "actor.h"
 #include "banner.h"
+#include "conversation.h"
 #include "engine.h"
 #include "error.h"
 #include "evaluation.h"
@@ -12,6 +13,7 @@
 #include "log.h"
 #include "records.h"
 #include "run.h"
+#include "samples.h"
 #include "stats.h"
 #include "task.h"
 
@@ -21,8 +23,10 @@
 struct job {
     struct engine engine;
     struct run run;
-    struct prompt_list items; /* texts or prompts */
-    struct rollout rollout;   /* its reward is NULL where texts are not scored */
+    struct dataset data;
+    struct prompt_list items; /* its texts or prompts */
+    bool responses;
+    struct rollout rollout; /* its reward is NULL where texts are not scored */
     struct text lines, totals;
 };
 
@@ -54,44 +58,67 @@ static int load_texts(struct job *j)
 {
     const struct engine *e = &j->engine;
     const struct settings *s = e->settings;
-    struct dataset data = {0};
     const int room = engine_context(e);
-    int rc = dataset_load(&data, &s->data, DATASET_TEXT);
-    if (!rc)
-        rc = prompts_encode_texts(&j->items, &data, e->tokenizer, &s->data, room, e->folder.arch.vocab);
-    if (!rc && j->items.n_cut)
+    TRY(dataset_load(&j->data, &s->data, DATASET_TEXT));
+    TRY(conversation_render(&j->data, s, CONVERSATION_TEXTS));
+    TRY(prompts_encode_texts(&j->items, &j->data, e->tokenizer, &s->data, room, e->folder.arch.vocab));
+    if (j->items.n_cut)
         log_warn("%lld texts are longer than the context of %d tokens and were cut", (long long)j->items.n_cut, room);
-    dataset_free(&data);
-    return rc;
+    return 0;
 }
 
-/* The score of a text as it stands: as a response to nothing. */
-static int score_text(struct job *j, int64_t i, double *score)
+/* This rank's texts: every size-th of all. */
+static int64_t share_of(const struct job *j)
 {
-    struct text bytes = {0};
-    double parts[SETTINGS_REWARDS_MAX];
-    int rc = tokenizer_decode(j->engine.tokenizer, &bytes, j->items.prompt[i].ids, j->items.prompt[i].n, true);
-    struct reward_text text = {i, "", text_string(&bytes), 0, bytes.n};
+    const int64_t rank = comm_rank(j->engine.comm), size = comm_size(j->engine.comm);
+    return (j->items.n - rank + size - 1) / size;
+}
+
+/* Scores of this rank's n texts as they stand in the file, as responses to nothing; rows of token numbers are decoded. */
+static int score_share(struct job *j, int64_t n, double *score)
+{
+    const int64_t rank = comm_rank(j->engine.comm), size = comm_size(j->engine.comm);
+    struct reward_text *texts = calloc((size_t)n + 1, sizeof *texts);
+    struct text *decoded = calloc((size_t)n + 1, sizeof *decoded);
+    double *parts = calloc((size_t)n * (size_t)reward_n_parts(j->rollout.reward) + 1, sizeof *parts);
+    CHECK(texts && decoded && parts, "out of memory");
+    int rc = 0;
+    for (int64_t k = 0; !rc && k < n; k++) {
+        const int64_t i = rank + k * size;
+        const struct dataset_row *row = &j->data.row[i];
+        const struct token_list *t = &j->items.prompt[i];
+        const bool tokens = row->input_ids || !row->text;
+        if (tokens)
+            rc = tokenizer_decode(j->engine.tokenizer, &decoded[k], t->ids, t->n, true);
+        texts[k] = (struct reward_text){.index = i,
+                                        .prompt = "",
+                                        .response = tokens ? text_string(&decoded[k]) : row->text,
+                                        .response_bytes = tokens ? decoded[k].n : row->n_text,
+                                        .ids = t->ids,
+                                        .n_ids = (int)t->n};
+    }
     if (!rc)
-        rc = reward_score(j->rollout.reward, &text, 1, score, parts);
-    text_free(&bytes);
+        rc = reward_score(j->rollout.reward, texts, n, score, parts);
+    for (int64_t k = 0; k < n; k++)
+        text_free(&decoded[k]);
+    free(texts);
+    free(decoded);
+    free(parts);
     return rc;
 }
 
-/* This rank's texts, every size-th. A record: the score (0 without rewards), then the log-probabilities. */
-static int evaluate_share(struct job *j, struct record_list *mine)
+/* A record: the score, then the log-probabilities. */
+static int evaluate_share(struct job *j, struct record_list *mine, const double *score)
 {
     struct engine *e = &j->engine;
     struct model_pass pass = {.adapter = e->settings->model.adapter[0] ? 0 : -1};
     for (int64_t i = comm_rank(e->comm); i < j->items.n; i += comm_size(e->comm)) {
         const struct token_list *t = &j->items.prompt[i];
-        double *score = records_extend(mine, i, sizeof *score + (size_t)(t->n - 1) * sizeof(float));
-        struct sequence s = {.sample = i, .ids = t->ids, .n = (int)t->n, .first = 1, .logprob = (float *)(score + 1)};
-        *score = 0;
+        double *record = records_extend(mine, i, sizeof *record + (size_t)(t->n - 1) * sizeof(float));
+        struct sequence s = {.sample = i, .ids = t->ids, .n = (int)t->n, .first = 1, .logprob = (float *)(record + 1)};
+        *record = *score++;
         if (t->n > 1)
             TRY(sequences_evaluate(&e->micro_batch, &s, 1, &pass, 1.0f));
-        if (j->rollout.reward)
-            TRY(score_text(j, i, score));
     }
     return 0;
 }
@@ -144,7 +171,14 @@ static int evaluate_texts(struct job *j)
 {
     struct comm *comm = j->engine.comm;
     struct record_list mine = {0}, all = {0};
-    int rc = comm_agree(comm, evaluate_share(j, &mine));
+    const int64_t n = share_of(j);
+    double *score = calloc((size_t)n + 1, sizeof *score); /* 0 without rewards */
+    CHECK(score, "out of memory");
+    int rc = j->rollout.reward ? score_share(j, n, score) : 0;
+    if (!rc)
+        rc = evaluate_share(j, &mine, score);
+    free(score);
+    rc = comm_agree(comm, rc);
     if (!rc) {
         comm_gather_records(comm, &all, &mine);
         format_texts(j, &all);
@@ -161,9 +195,13 @@ static int load_prompts(struct job *j)
     struct dataset data = {0};
     int rc = dataset_load(&data, &j->engine.settings->data, 0);
     if (!rc)
+        rc = conversation_render(&data, j->engine.settings, CONVERSATION_PROMPTS);
+    if (!rc)
         rc = actor_encode(&j->items, &j->engine, &data);
     dataset_free(&data);
     return rc;
+    TRY(dataset_load(&j->data, &j->engine.settings->data, 0));
+    return actor_encode(&j->items, &j->engine, &j->data);
 }
 
 static int evaluate_responses(struct job *j)
@@ -174,8 +212,9 @@ static int evaluate_responses(struct job *j)
     for (int64_t i = 0; !rc && i < samples.n; i++) {
         const struct sample *s = &samples.sample[i];
         const struct text *prompt = &s->prompt_text, *response = &s->response_text;
-        add_line(&j->lines, json_pack("{s:s%, s:s%, s:o, s:o}", "prompt", text_string(prompt), prompt->n, "response",
-                                      text_string(response), response->n, "score", jsonl_number(s->raw_score), "kl",
+        add_line(&j->lines, json_pack("{s:s%, s:s%, s:o, s:o, s:o}", "prompt", text_string(prompt), prompt->n, "response",
+                                      text_string(response), response->n, "score", jsonl_number(s->raw_score), "scores",
+                                      samples_parts(&j->rollout, s), "kl",
                                       jsonl_number(evaluation_kl(s))));
     }
     if (!rc) {
@@ -194,19 +233,29 @@ static int evaluate_responses(struct job *j)
 
 /* ---- the task ---- */
 
-static struct engine_need need_of(struct job *j, bool responses)
+static void layout(void *job, struct arena *a)
+{
+    struct job *j = job;
+    if (j->responses)
+        rollout_layout(&j->rollout, a);
+    else if (j->rollout.reward)
+        reward_layout(j->rollout.reward, a);
+}
+
+static struct engine_need need_of(struct job *j)
 {
     const struct rollout_shape *shape = &j->rollout.shape;
     const struct settings *s = j->engine.settings;
     const int size = comm_size(j->engine.comm), micro = (int)s->evaluate.micro_batch_size;
     const int64_t share = (j->items.n + size - 1) / size, slots = s->generate.slots;
-    struct engine_need need = {
-        .longest = (int)j->items.longest, .longest_targets = (int)j->items.longest, .micro_batch = micro > 0 ? micro : 4};
-    if (responses) {
+    struct engine_need need = {.longest = (int)j->items.longest,
+                               .longest_targets = (int)j->items.longest,
+                               .micro_batch = micro > 0 ? micro : 4,
+                               .layout = layout,
+                               .context = j};
+    if (j->responses) {
         need.longest_targets = shape->n_response;
         need.longest = shape->n_prompt + shape->n_response;
-        need.layout = rollout_layout;
-        need.context = &j->rollout;
         need.slots = (int)(slots > 0 ? slots : share < 32 ? share : 32);
     }
     return need;
@@ -216,24 +265,27 @@ static int evaluate(struct job *j, const struct options *o)
 {
     struct engine *e = &j->engine;
     const struct settings *s = e->settings;
-    const bool responses = s->evaluate.what == EVALUATE_CHOICE_RESPONSES ||
-                           (s->evaluate.what == EVALUATE_CHOICE_AUTO && s->n_rewards > 0);
-    TRY(comm_agree(e->comm, responses ? load_prompts(j) : load_texts(j)));
+    j->responses = s->evaluate.what == EVALUATE_CHOICE_RESPONSES ||
+                   (s->evaluate.what == EVALUATE_CHOICE_AUTO && s->n_rewards > 0);
+    TRY(comm_agree(e->comm, j->responses ? load_prompts(j) : load_texts(j)));
     actor_rollout(&j->rollout, e, &j->run.timing);
     j->rollout.shape = (struct rollout_shape){j->items.n, actor_longest(e, &j->items), actor_new_tokens(e)};
-    struct engine_need need = need_of(j, responses);
-    TRY(comm_agree(e->comm, engine_plan(e, &need)));
+    if (s->n_rewards)
+        TRY(actor_open_rewards(&j->rollout.reward, e, 0, NULL));
+    struct engine_need need = need_of(j);
+    int rc = j->rollout.reward ? reward_need(j->rollout.reward, &need) : 0;
+    TRY(comm_agree(e->comm, rc ? rc : engine_plan(e, &need)));
     if (o->plan) {
         engine_print_plan(e);
         return 0;
     }
-    TRY(comm_agree(e->comm, s->n_rewards ? actor_open_rewards(&j->rollout.reward, s, 0, NULL) : 0));
     TRY(engine_load(e));
+    TRY(actor_load_rewards(j->rollout.reward, e));
     banner_print(e);
-    if (responses)
+    if (j->responses)
         banner_prompts(e->tokenizer, &j->items);
     timing_begin(&j->run.timing, PHASE_EVALUATE);
-    int rc = responses ? evaluate_responses(j) : evaluate_texts(j);
+    rc = j->responses ? evaluate_responses(j) : evaluate_texts(j);
     timing_end(&j->run.timing, 0);
     TRY(rc);
     return comm_agree(e->comm, comm_rank(e->comm) == 0 ? write_files(j) : 0);
@@ -252,6 +304,7 @@ int task_evaluate(const struct settings *s, struct comm *comm, const struct opti
     reward_close(j.rollout.reward);
     rollout_free(&j.rollout);
     prompts_free(&j.items);
+    dataset_free(&j.data);
     engine_close(&j.engine);
     run_close(&j.run);
     return rc;

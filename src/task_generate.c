@@ -1,6 +1,7 @@
 /* task = "generate": completions of prompts, from data.path or, with data.path = "-", line by line from standard input.
  * Completions go to generate.jsonl, and to standard output when the prompts came from standard input. */
 #include "actor.h"
+#include "conversation.h"
 #include "engine.h"
 #include "error.h"
 #include "file.h"
@@ -43,6 +44,8 @@ static int load_prompts(struct prompt_list *prompts, const struct engine *e, con
 {
     struct dataset data = {0};
     int rc = lines ? dataset_from_lines(&data, lines) : dataset_load(&data, &e->settings->data, 0);
+    if (!rc)
+        rc = conversation_render(&data, e->settings, CONVERSATION_PROMPTS);
     if (!rc)
         rc = actor_encode(prompts, e, &data);
     dataset_free(&data);

@@ -80,10 +80,9 @@ static void print_plan(const struct job *j)
     log_line("merge of %d adapted layers into the %s weights", m->adapter->n, m->options.dequantized ? "dequantized" : "original");
     for (int i = 0; i < m->adapter->n_saved; i++)
         log_line("  with the trained head's %s", m->adapter->saved[i].name);
-    log_line("  writes %s: %d file%s of weights, %llu bytes (%.3f GiB) in %s; the largest %llu bytes", j->model,
-             n, n > 1 ? "s" : "", (unsigned long long)all,
-             (double)all / 1073741824.0, m->options.dtype >= 0 ? dtype_word(m->model_dtype) : "the types of the source",
-             (unsigned long long)most);
+    log_line("  writes %s: %d file%s of weights, %llu bytes (%.3f GiB) in %s; the largest %llu bytes", j->model, n, n > 1 ? "s" : "",
+             (unsigned long long)all, (double)all / 1073741824.0,
+             m->options.dtype >= 0 ? dtype_word(m->model_dtype) : "the types of the source", (unsigned long long)most);
     log_line("  needs %zu bytes of memory a rank; up to %d rank%s have work", merge_memory_bytes(m), n, n > 1 ? "s" : "");
 }
 

@@ -2,6 +2,7 @@
 #include "actor.h"
 #include "banner.h"
 #include "best.h"
+#include "conversation.h"
 #include "engine.h"
 #include "error.h"
 #include "file.h"
@@ -38,9 +39,13 @@ static int load_prompts(struct job *j)
     struct dataset data = {0}, eval = {0};
     int rc = dataset_load(&data, s, 0);
     if (!rc)
+        rc = conversation_render(&data, j->settings, CONVERSATION_PROMPTS);
+    if (!rc)
         rc = actor_encode(&j->prompts, &j->engine, &data);
     if (!rc && *s->eval_path)
         rc = dataset_load_eval(&eval, s, 0);
+    if (!rc && *s->eval_path)
+        rc = conversation_render(&eval, j->settings, CONVERSATION_PROMPTS);
     if (!rc && *s->eval_path)
         rc = actor_encode(&j->eval_prompts, &j->engine, &eval);
     dataset_free(&data);
@@ -73,11 +78,21 @@ static int make_ppo(struct job *j)
     return 0;
 }
 
+static int open_rewards(struct job *j)
+{
+    struct sample_size size = rollout_sample_size(&j->ppo.rollout);
+    size_t text_bytes = size.prompt_bytes > size.response_bytes ? size.prompt_bytes : size.response_bytes;
+    TRY(actor_open_rewards(&j->reward, &j->engine, text_bytes, &j->run.progress));
+    j->ppo.rollout.reward = j->reward;
+    return 0;
+}
+
 static int make_plan(struct job *j)
 {
     struct engine_need need;
     ppo_need(&j->ppo, &need);
-    return comm_agree(j->comm, engine_plan(&j->engine, &need));
+    int rc = reward_need(j->reward, &need);
+    return comm_agree(j->comm, rc ? rc : engine_plan(&j->engine, &need));
 }
 
 static void print_banner(struct job *j)
@@ -88,15 +103,6 @@ static void print_banner(struct job *j)
     if (s->top_k > 0 || s->top_p < 1 || s->min_new_tokens > 0)
         log_warn("generate.top_k, top_p and min_new_tokens sample from another distribution than the one that is scored: the KL "
                  "estimate is biased and may turn negative");
-}
-
-static int open_rewards(struct job *j)
-{
-    struct sample_size size = rollout_sample_size(&j->ppo.rollout);
-    size_t text_bytes = size.prompt_bytes > size.response_bytes ? size.prompt_bytes : size.response_bytes;
-    TRY(actor_open_rewards(&j->reward, j->settings, text_bytes, &j->run.progress));
-    j->ppo.rollout.reward = j->reward;
-    return 0;
 }
 
 /* What the steps fill: after it they do not allocate. */
@@ -112,14 +118,16 @@ static int start(struct job *j, const struct options *o)
     struct engine *e = &j->engine;
     TRY(comm_agree(j->comm, load_prompts(j)));
     TRY(make_ppo(j));
+    TRY(open_rewards(j));
     TRY(make_plan(j));
     if (o->plan) {
         engine_print_plan(e);
         return 0;
     }
-    TRY(comm_agree(j->comm, open_rewards(j)));
     timing_begin(&j->run.timing, PHASE_LOAD);
     int rc = engine_load(e);
+    if (!rc)
+        rc = actor_load_rewards(j->reward, e);
     timing_end(&j->run.timing, 0);
     TRY(rc);
     e->model.progress = &j->run.progress;
@@ -177,6 +185,14 @@ static int evaluate(struct job *j, struct metrics *m, int64_t step)
     return best_consider(&j->best, metrics_get(m, "eval/score"), step, j->comm, &j->engine.model, &j->engine.peft, s->output_dir);
 }
 
+/* Responses that never end by themselves all run to their limit: a wrong end token, or a model that was not taught one. */
+static void check_ends(const struct job *j, const struct metrics *m)
+{
+    if (!j->settings->generate.ignore_eos && metrics_get(m, "val/num_eos_tokens") == 0)
+        log_warn("no response of the first step ends with an end token (eos_token_id of generation_config.json or config.json) or a "
+                 "stop string: all run to generate.max_new_tokens; generate.ignore_eos = true where that is meant");
+}
+
 static int steps(struct job *j, int64_t first)
 {
     const struct settings_run *s = &j->settings->run;
@@ -193,6 +209,8 @@ static int steps(struct job *j, int64_t first)
         TRY(ppo_step(&j->ppo, &m, step));
         metrics_set_times(&m, &j->run.timing, sample_list_tokens(&j->ppo.samples));
         log_step(j, &m, step);
+        if (step == 0)
+            check_ends(j, &m);
         TRY(evaluate(j, &m, step + 1));
         TRY(comm_agree(j->comm, write_metrics(j, &m)));
         if (is_due(s->sample_steps, step + 1))

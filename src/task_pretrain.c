@@ -2,6 +2,7 @@
  * each; a sample is a window of it. Gradients are exact sums as in PPO, so ranks change nothing here either. */
 #include "bpe_train.h"
 #include "causal_lm.h"
+#include "conversation.h"
 #include "error.h"
 #include "file.h"
 #include "log.h"
@@ -29,6 +30,8 @@ static int train_tokenizer(const struct settings *s, const char *path, int vocab
 {
     struct dataset data = {0};
     int rc = dataset_load(&data, &s->data, DATASET_TEXT);
+    if (!rc)
+        rc = conversation_render(&data, s, CONVERSATION_TEXTS);
     if (!rc) {
         const char **texts = calloc((size_t)data.n, sizeof *texts);
         size_t *lengths = calloc((size_t)data.n, sizeof *lengths);
@@ -73,6 +76,8 @@ static int load_stream(struct pretrain *p)
     struct prompt_list texts = {0};
     int end = p->engine->folder.arch.n_eos ? p->engine->folder.arch.eos[0] : -1;
     int rc = dataset_load(&data, &s->data, DATASET_TEXT);
+    if (!rc)
+        rc = conversation_render(&data, s, CONVERSATION_TEXTS);
     if (!rc)
         rc = prompts_encode_texts(&texts, &data, p->engine->tokenizer, &s->data, 0,
                                   p->engine->folder.arch.vocab);

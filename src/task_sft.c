@@ -70,6 +70,15 @@ static int load_data(struct job *j)
     return rc;
 }
 
+/* Is it one of generation_config.json's end tokens? A chat template ends its turns with another one than texts have. */
+static bool ends_generation(const struct engine *e, int32_t token)
+{
+    for (int i = 0; i < e->folder.arch.n_eos; i++)
+        if (token == e->folder.arch.eos[i])
+            return true;
+    return false;
+}
+
 /* Which data it is, and the first example as the model gets it. */
 static void show_data(struct job *j)
 {
@@ -77,7 +86,7 @@ static void show_data(struct job *j)
     const int32_t eos = end_token(&j->engine);
     bool ends = eos < 0;
     for (int64_t i = 0; !ends && i < x->tokens.n; i++)
-        ends = x->tokens.ids[i] == eos;
+        ends = x->tokens.ids[i] == eos || ends_generation(&j->engine, x->tokens.ids[i]);
     log_line("%lld %s, %lld tokens to learn; %lld to evaluate on", (long long)x->n,
              j->wrapped ? "blocks of texts one behind the other" : "examples", (long long)x->n_targets, (long long)j->eval.n);
     banner_example(j->engine.tokenizer, x->tokens.ids + x->example[0].start, x->example[0].n, x->example[0].first);

@@ -1,4 +1,5 @@
 /* task = "tokenize": ids of each text and the text that they decode to, and statistics of lengths. Needs the tokenizer file only. */
+#include "conversation.h"
 #include "engine.h"
 #include "error.h"
 #include "file.h"
@@ -79,6 +80,8 @@ static int tokenize(const struct settings *s, struct run *run)
     int rc = tokenizer_open(&tokenizer, s->model.path);
     if (!rc)
         rc = dataset_load(&data, &s->data, 0);
+    if (!rc)
+        rc = conversation_render(&data, s, CONVERSATION_TEXTS);
     if (!rc)
         rc = prompts_encode(&list, &data, tokenizer, &s->data, 0, INT32_MAX);
     if (!rc) {

@@ -5,6 +5,7 @@
 #include "tokenizer.h"
 
 #include "added_tokens.h"
+#include "bert_vocab.h"
 #include "bpe.h"
 #include "detokenize.h"
 #include "error.h"
@@ -363,15 +364,43 @@ static int read_tokenizer(struct tokenizer *t, const char *path)
     return rc;
 }
 
+/* tokenizer_config.json and its like; model_max_length overflows integers in many of them. */
+static int load_config(json_t **out, const char *path)
+{
+    return file_exists(path) ? load_json(out, path, JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL) : 0;
+}
+
+static int read_vocab_txt(struct tokenizer *t, const char *path, const char *folder)
+{
+    json_t *root = NULL, *config = NULL;
+    char *config_path = file_join(folder, "tokenizer_config.json");
+    int rc = load_config(&config, config_path);
+    if (!rc)
+        rc = bert_vocab_read(&root, path, config);
+    if (!rc && read_stages(t, root))
+        rc = error_context("%s", path);
+    json_decref(config);
+    json_decref(root);
+    free(config_path);
+    return rc;
+}
+
+static int read_folder(struct tokenizer *t, const char *folder)
+{
+    char *json = file_join(folder, "tokenizer.json"), *vocab = file_join(folder, "vocab.txt");
+    int rc = !file_exists(json) && file_exists(vocab) ? read_vocab_txt(t, vocab, folder) : read_tokenizer(t, json);
+    free(json);
+    free(vocab);
+    return rc;
+}
+
 /* Fills names that are still -1 from {"bos_token": "<s>" or {"content": "<s>"}, ..}. */
 static int read_named(struct tokenizer *t, const char *folder, const char *name)
 {
     static const char *const keys[N_NAMED] = {"bos_token", "eos_token", "pad_token", "unk_token"};
     char *path = file_join(folder, name);
     json_t *root = NULL;
-    int rc = 0;
-    if (file_exists(path)) /* model_max_length overflows integers in many files */
-        rc = load_json(&root, path, JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL);
+    int rc = load_config(&root, path);
     for (int i = 0; i < N_NAMED && !rc; i++) {
         const json_t *value = json_object_get(root, keys[i]);
         if (json_is_object(value))
@@ -402,14 +431,11 @@ int tokenizer_open(struct tokenizer **out, const char *path)
                    : slash ? strndup(path, (size_t)(slash - path) + 1)
                            : strdup(".");
     CHECK(beside, "out of memory for a path");
-    char *file = folder ? file_join(path, "tokenizer.json") : strdup(path);
-    CHECK(file, "out of memory for a path");
-    int rc = read_tokenizer(t, file);
+    int rc = folder ? read_folder(t, path) : read_tokenizer(t, path);
     if (!rc)
         rc = read_named(t, beside, "tokenizer_config.json");
     if (!rc)
         rc = read_named(t, beside, "special_tokens_map.json");
-    free(file);
     free(beside);
     if (rc) {
         tokenizer_close(t);

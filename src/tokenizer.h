@@ -18,7 +18,7 @@
 struct tokenizer;
 
 /* Opens a tokenizer.json or the folder it is in, with tokenizer_config.json and special_tokens_map.json beside it where
- * they are. Errors name the file and what is wrong with it. */
+ * they are; a folder without tokenizer.json may have BERT's vocab.txt. Errors name the file and what is wrong with it. */
 int tokenizer_open(struct tokenizer **out, const char *path);
 void tokenizer_close(struct tokenizer *t); /* takes NULL */
 

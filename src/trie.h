@@ -6,14 +6,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Children of a node are a list. The zeroed struct is an empty set. */
+/* The zeroed struct is an empty set. */
 struct trie {
-    struct trie_node {
-        int32_t child, sibling; /* 0: none */
-        int32_t value;          /* of the string that ends here, or -1 */
-        unsigned char byte;
-    } * node; /* [n]; node 0 is the root */
+    int32_t *value; /* [n] of the string that ends at a node, or -1; node 0 is the root */
     int32_t n, room;
+    struct trie_edge {
+        int32_t node, child; /* child 0: an empty slot */
+        unsigned char byte;
+    } * edge;        /* [n_slots] by the hash of node and byte */
+    size_t n_slots;  /* power of two, at least twice n */
     bool first[256]; /* bytes that a string begins with */
 };
 

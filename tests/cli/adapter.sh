@@ -46,4 +46,17 @@ fresh; head -c 2000 $source/adapter_model.safetensors >"$adapter/adapter_model.s
 refused 1 'cut short' "$work/input.cfg"
 fresh; sed 's/layers.0.self_attn/layers.9.self_attn/' $source/adapter_model.safetensors >"$adapter/adapter_model.safetensors"
 refused_on_two 1 'is missing' "$work/input.cfg"
+# a key of a later PEFT is warned about where it is set, and only there
+fresh
+sed 's/"use_dora": false/"use_dora": false, "later_key": 3, "other_key": null, "third_key": false, "fourth_key": []/' \
+    $source/adapter_config.json >"$adapter/adapter_config.json"
+"$program" "$work/input.cfg" >"$work/stdout" 2>"$work/stderr" || { cat "$work/stderr"; failed=1; }
+[ "$(grep -c 'is not known here' "$work/stderr")" -eq 1 ] && grep -q 'later_key is not known here' "$work/stderr" ||
+    { cat "$work/stderr"; echo "warnings about keys"; failed=1; }
+rm -rf "$out"
+# ranks above what a layer takes; a tensor of another type
+config 's/"rank_pattern": {}/"rank_pattern": {"q_proj": 3}/' 'q_proj.lora_A.weight is [4, '
+fresh; sed 's/"dtype":"F32"/"dtype":"I32"/' $source/adapter_model.safetensors >"$adapter/adapter_model.safetensors"
+refused 1 'has dtype I32, not F32, F16 or BF16' "$work/input.cfg"
+refused 2 'an adapter of rank 40 on ' -s task=sft -s model.adapter= -s lora.r=40 "$work/input.cfg"
 exit $failed

@@ -1,40 +1,50 @@
 #!/bin/sh
-# Rewards and classes with data that they cannot be trained on, or settings that contradict each other: one line each.
+# Rewards that cannot be: folders that hold no classifier, classes that are not there, adapters without a score head.
 . "$srcdir/tests/cli/expect.sh"
-data=$work/data
-cat >"$work/input.cfg" <<END
-task = "reward";
+. tests/mpi/classifiers.sh
+echo '{"text": "a film"}' >"$work/data.jsonl"
+cat >"$work/input.cfg" <<EOF
+task = "evaluate";
 model: { path = "input/tiny"; };
-data: { path = "$data"; };
-run: { output_dir = "$out"; max_steps = 1; };
-END
+data: { path = "$work/data.jsonl"; };
+evaluate: { what = "texts"; };
+reward = ( { type = "classifier"; name = "mood"; path = "$work/distilbert-letters"; } );
+run: { output_dir = "$out"; };
+EOF
 
-# data CODE BYTES TEXT [ARG..]: bytes as printf writes them
-data()
+# config EDIT TEXT: config.json changed by a sed command is refused with the text
+config()
 {
-    code=$1 bytes=$2 said=$3
-    shift 3
-    printf "$bytes" >"$data"
-    refused $code "$said" "$@" "$work/input.cfg"
+    classifier distilbert letters
+    sed "$1" tests/reference/families/distilbert/config.json >"$work/distilbert-letters/config.json"
+    refused 1 "$2" "$work/input.cfg"
 }
 
-classes="-s reward_model.loss=cross_entropy"
-refused_on_two 1 'data: cannot open' "$work/input.cfg"
-data 1 '{"text": "a", "label": 1}\n' 'data:1: no field "chosen"; there is "text", "label"'
-data 1 '{"prompt": "a", "chosen": "b"}\n' 'data:1: no field "rejected"'
-data 1 '{"chosen": "a", "rejected": "b", "margin": "c"}\n' 'data:1: the field "margin" is a string, not a number'
-data 1 '{"chosen": "a b c d e f", "rejected": "b"}\n' 'data: none of 1 pairs fits into the context of 3 tokens' -s data.max_length=3
-data 1 '{"chosen": "a", "rejected": "b"}\n' 'data:1: no field "text"' $classes
-data 1 '{"text": "a"}\n' 'data:1: no field "label"' $classes
-data 1 '{"text": "a", "label": 1.5}\n' 'data:1: the field "label" is a float' $classes
-data 2 '{"text": "a", "label": "x"}\n' 'data: 1 class: a classifier needs two or more' $classes
-data 1 '{"text": "a", "label": -1}\n{"text": "a", "label": 1}\n' 'data:1: the label -1 is not in 0 .. 1 (LABEL_0, LABEL_1)' $classes
-data 1 '{"text": "a", "label": "x"}\n{"text": "a", "label": "y"}\n' 'data:1: the label "x" is none of y, z' $classes -s 'reward_model.label_names=["y", "z"]'
-data 1 '{"text": "a b c d e f", "label": 0}\n{"text": "a", "label": 1}\n' 'data: 1 of 2 texts have more than 3 tokens' $classes \
-    -s data.max_length=3 -s data.truncation=error
-data 1 '{"text": "", "label": 0}\n{"text": "a", "label": 1}\n' 'data:1: the text gives no tokens' $classes
-printf '{"chosen": "a", "rejected": "b"}\n' >"$data"
-refused 2 'reward_model.loss=ranking: unknown name' -s reward_model.loss=ranking "$work/input.cfg"
-refused 2 'reward_model.batch_size=0: 0 is out of range' -s reward_model.batch_size=0 "$work/input.cfg"
+refused 1 "reward \"mood\": $work/distilbert-letters: not a folder" "$work/input.cfg"
+classifier distilbert letters
+"$program" "$work/input.cfg" >"$work/stdout" 2>&1 || { cat "$work/stdout"; echo "the sound classifier is refused"; exit 1; }
+rm -rf "$out"
+refused_on_two 2 "reward \"mood\": label 'great' is not one of bad, fair, good, nor a number from 0 to 2" -s reward.0.label=great "$work/input.cfg"
+refused 2 "label '3' is not one of" --plan -s reward.0.label=3 "$work/input.cfg"
+refused 2 'reward.0.max_length' -s reward.0.max_length=0 "$work/input.cfg"
+refused 2 'max_length: a limit of 1 tokens has no room for the 2 special tokens' --plan -s reward.0.max_length=1 "$work/input.cfg"
 refused 2 'the smallest plan needs' -s run.memory_limit=0.001 "$work/input.cfg"
+grep -q 'for the reward model reward.N.quantization' "$work/stderr" || { echo "no word on the reward model"; failed=1; }
+config 's/"id2label"/"other"/; s/"label2id"/"another"/' 'classifier.weight'
+config 's/"model_type": "distilbert"/"model_type": "deberta"/' 'deberta'
+classifier distilbert letters
+rm "$work/distilbert-letters/tokenizer.json"
+refused 1 'tokenizer.json' "$work/input.cfg"
+cp input/tiny/tokenizer.json "$work/distilbert-letters"
+refused 1 "distilbert-letters: the tokenizer has ids up to 511, the model's vocabulary ends at 60" "$work/input.cfg"
+refused 1 'score.weight' -s reward.0.path=input/tiny "$work/input.cfg"
+
+mkdir "$work/llama"
+cp tests/reference/llama-gqa/config.json tests/reference/llama-gqa/model.safetensors "$work/llama"
+cp tests/fuzz/seeds/metaspace.json "$work/llama/tokenizer.json"
+refused 1 'adapter_config.json: cannot open' -s reward.0.type=adapter "$work/input.cfg"
+refused 1 'no score head: a reward adapter has task_type SEQ_CLS' -s reward.0.type=adapter \
+    -s reward.0.path=tests/reference/llama-gqa/adapter -s model.path="$work/llama" "$work/input.cfg"
+refused 2 "label 'POSITIVE' is not one of LABEL_0, LABEL_1" -s reward.0.type=adapter -s reward.0.label=POSITIVE \
+    -s reward.0.path=tests/reference/reward-adapter "$work/input.cfg"
 exit $failed

@@ -1,5 +1,5 @@
 /* The trained models of the data folder against values computed in float64 by other code: log-probabilities of every token
- * and the last logits of whole sequences, and greedy continuations. Needs RLHF_HPC_DATA (else exit code 77). */
+ * and the last logits of whole sequences, greedy continuations, class logits. Needs RLHF_HPC_DATA (else exit code 77). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,14 +10,14 @@
 #include "engine.h"
 #include "error.h"
 #include "file.h"
-#include <jansson.h>
+#include "support/model_bench.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { LONGEST = 256, SLOTS = 3 };
+enum { CONTEXT = 256, SLOTS = 3 };
 
 static const double ABSOLUTE = 1e-4, RELATIVE = 1e-5;
 
@@ -54,7 +54,7 @@ static void open_model(struct engine *e, struct settings *s, const char *name)
                                "run.output_dir=unused", "run.threads=2"};
     done(settings_load(s, "golden", "", 0, overrides, sizeof overrides / sizeof *overrides));
     done(engine_open(e, s, comm, false));
-    struct engine_need need = {.longest = LONGEST, .longest_targets = LONGEST, .micro_batch = 2, .slots = SLOTS};
+    struct engine_need need = {.longest = CONTEXT, .longest_targets = CONTEXT, .micro_batch = 2, .slots = SLOTS};
     done(engine_plan(e, &need));
     done(engine_load(e));
 }
@@ -62,7 +62,7 @@ static void open_model(struct engine *e, struct settings *s, const char *name)
 static int read_ids(int32_t *ids, const json_t *list)
 {
     int n = (int)json_array_size(list);
-    assert_in_range(n, 1, LONGEST);
+    assert_in_range(n, 1, CONTEXT);
     for (int i = 0; i < n; i++)
         ids[i] = (int32_t)json_integer_value(json_array_get(list, (size_t)i));
     return n;
@@ -79,8 +79,8 @@ static void compare(struct verdict *v, const char *what, double got, double want
 static void check_score(struct engine *e, struct verdict *v, const json_t *row)
 {
     const json_t *logprobs = json_object_get(row, "logprobs"), *logits = json_object_get(row, "last_logits");
-    int32_t ids[LONGEST];
-    float logprob[LONGEST];
+    int32_t ids[CONTEXT];
+    float logprob[CONTEXT];
     struct sequence s = {.ids = ids, .n = read_ids(ids, json_object_get(row, "ids")), .first = 1, .logprob = logprob};
     struct model_pass pass = {.adapter = -1};
     done(micro_batch_forward(&e->micro_batch, &s, 1, &pass, 1.0f));
@@ -114,12 +114,12 @@ static bool may_differ(double margin)
 static void check_greedy(struct engine *e, struct verdict *v, const json_t *row)
 {
     const json_t *margins = json_object_get(row, "margin");
-    int32_t prompt[LONGEST], want[LONGEST], got[LONGEST];
-    float logprob[LONGEST];
+    int32_t prompt[CONTEXT], want[CONTEXT], got[CONTEXT];
+    float logprob[CONTEXT];
     int n = read_ids(want, json_object_get(row, "new_ids"));
     struct generate_request ask = {.prompt = prompt, .n_prompt = read_ids(prompt, json_object_get(row, "prompt_ids")),
                                    .max_new = n, .response = got, .logprob = logprob};
-    assert_true(ask.n_prompt + n <= LONGEST);
+    assert_true(ask.n_prompt + n <= CONTEXT);
     struct generate_options options = {.sampling = {.temperature = 0, .top_p = 1}, .eos = e->folder.arch.eos,
                                        .n_eos = e->folder.arch.n_eos, .adapter = -1};
     done(generate_run(&e->generator, &ask, 1, &options));
@@ -179,11 +179,53 @@ static void test_neox_half_precision_file(void **state)
     check_model("mini-gpt-neox-imdb", 2200, 440);
 }
 
+static void test_gpt2(void **state)
+{
+    (void)state;
+    check_model("mini-gpt2-imdb", 2300, 500);
+}
+
+static void test_distilbert_classifier(void **state)
+{
+    (void)state;
+    const struct bench_options options = {.use = ARCH_CLASSIFIER};
+    struct bench b;
+    struct verdict v = {0};
+    struct text file = {0};
+    char folder[2048];
+    snprintf(folder, sizeof folder, "%s", in_data("models", "mini-distilbert-sentiment", ""));
+    bench_describe(&b, folder, &options);
+    model_add_score_head(&b.model, b.folder.arch.n_labels, b.folder.arch.score_bias, false, "classifier");
+    bench_load(&b, &options);
+    done(file_read(&file, in_data("golden", "mini-distilbert-sentiment", ".jsonl")));
+    for (char *line = file.bytes, *end; (end = strchr(line, '\n')); line = end + 1) {
+        json_t *row = json_loadb(line, (size_t)(end - line), 0, NULL), *logits = json_object_get(row, "logits");
+        int32_t ids[CONTEXT];
+        float score[2];
+        struct model_pass pass = {.adapter = -1};
+        if (logits) {
+            const struct sequence s = {.ids = ids, .n = read_ids(ids, json_object_get(row, "ids"))};
+            done(micro_batch_scores(&b.mb, &s, 1, &pass, score));
+            assert_true(json_array_size(logits) == 2 && b.folder.arch.n_labels == 2);
+            for (int i = 0; i < 2; i++)
+                compare(&v, "class logit", (double)score[i], json_number_value(json_array_get(logits, (size_t)i)), i);
+            v.texts++;
+        }
+        json_decref(row);
+    }
+    printf("mini-distilbert-sentiment: %lld texts, class logits at most %.2f of what is allowed\n", (long long)v.texts, v.worst);
+    assert_true(v.texts >= 120);
+    text_free(&file);
+    bench_close(&b);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_llama),
         cmocka_unit_test(test_neox_half_precision_file),
+        cmocka_unit_test(test_gpt2),
+        cmocka_unit_test(test_distilbert_classifier),
     };
     if (!getenv("RLHF_HPC_DATA")) {
         printf("RLHF_HPC_DATA is not set: no trained models and golden values\n");

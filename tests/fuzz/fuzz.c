@@ -20,7 +20,7 @@
 #include "rng.h"
 #include "text.h"
 
-enum { SEEDS = 4, CHANGES_MAX = 6, CHUNK_MAX = 64 };
+enum { CHANGES_MAX = 6, CHUNK_MAX = 64 };
 
 static const char *const words[] = {"0", "-1", "1", "2147483648", "99999999999999999999", "1e999", "-0.0", "null", "true", "\"\"", "[]", "{}",
                                     "[[[[[[[[", "{\"a\":", "\"\\u0000\"", "\"\\ud800\"", "\n", ",", "\xff", "\xe2\x96\x81", "\xcc\x81\xcc\x81",
@@ -101,9 +101,9 @@ static void make_input(struct text *out, const struct text *seed, int n_seeds, u
 
 static void fuzz(const struct fuzz_target *t, const char *folder, uint32_t first, uint32_t count)
 {
-    struct text seed[SEEDS] = {0}, input = {0};
+    struct text seed[FUZZ_SEEDS] = {0}, input = {0};
     int n_seeds = 0;
-    for (; n_seeds < SEEDS && t->seeds[n_seeds]; n_seeds++) {
+    for (; n_seeds < FUZZ_SEEDS && t->seeds[n_seeds]; n_seeds++) {
         char *path = fuzz_source(t->seeds[n_seeds]);
         CHECK(file_read(&seed[n_seeds], path) == 0, "%s", error_message());
         fuzz_target_run(t, folder, seed[n_seeds].bytes, seed[n_seeds].n);

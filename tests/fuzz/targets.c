@@ -8,9 +8,12 @@
 #include <unistd.h>
 
 #include "arch.h"
+#include "conversation.h"
 #include "dataset.h"
 #include "error.h"
 #include "file.h"
+#include "jinja.h"
+#include "jsonl.h"
 #include "manifest.h"
 #include "peft.h"
 #include "reward_lexicon.h"
@@ -62,12 +65,21 @@ static void run_shards(const char *folder, const char *path, const char *bytes, 
 static void run_config(const char *folder, const char *path, const char *bytes, size_t n)
 {
     (void)path, (void)bytes, (void)n;
-    struct arch a;
-    if (refused(arch_read(&a, folder, ARCH_LANGUAGE_MODEL)))
-        return;
-    CHECK(arch_parameters(&a) > 0 && a.layers > 0 && a.heads % a.kv_heads == 0, "a sound shape");
-    struct arch_tensor t;
-    arch_tensor(&t, &a, arch_tensors(&a) - 1);
+    static const enum arch_use uses[] = {ARCH_LANGUAGE_MODEL, ARCH_CLASSIFIER, ARCH_BACKBONE};
+    bool taken = false;
+    for (int i = 0; i < 3; i++) {
+        struct arch a;
+        struct arch_tensor t;
+        if (refused(arch_read(&a, folder, uses[i])))
+            continue;
+        taken = true;
+        CHECK(arch_parameters(&a) > 0 && a.layers > 0 && a.heads % a.kv_heads == 0 && a.max_positions > 0, "a sound shape");
+        CHECK(a.window >= 0 && a.rotary_dims <= a.head_dim && a.attention_scale > 0, "sound attention");
+        CHECK(uses[i] != ARCH_CLASSIFIER || a.n_labels > 0, "a classifier without labels");
+        arch_tensor(&t, &a, arch_tensors(&a) - 1);
+    }
+    if (taken)
+        error_clear();
 }
 
 static void run_adapter(const char *folder, const char *path, const char *bytes, size_t n)
@@ -80,7 +92,7 @@ static void run_adapter(const char *folder, const char *path, const char *bytes,
     CHECK(arch_read(&a, folder, ARCH_LANGUAGE_MODEL) == 0, "%s", error_message());
     if (!refused(peft_open(&p, folder, &a))) {
         for (int i = 0; i < p.n; i++)
-            CHECK(p.pair[i].a->shape[0] == p.config.r && p.pair[i].b->shape[1] == p.config.r, "shape of an adapter");
+            CHECK(p.pair[i].a->shape[0] == p.pair[i].size.r && p.pair[i].b->shape[1] == p.pair[i].size.r, "shape of an adapter");
         peft_close(&p);
     }
     refused(peft_read_value_head(weight, &bias, &found, folder, a.hidden));
@@ -135,41 +147,86 @@ static void run_encode(const char *folder, const char *path, const char *bytes, 
     text_free(&twice);
 }
 
+/* Rows of messages go through a template of the source tree; it keeps them in one piece. */
 static void load_data(const char *path, enum data_format format, int n_needs)
 {
-    char text[] = "text", prompt[] = "prompt", chosen[] = "chosen", rejected[] = "rejected", label[] = "label";
-    struct settings_data s = {.path = (char *)path,
-                              .format = format,
-                              .text_field = text,
-                              .prompt_field = prompt,
-                              .chosen_field = chosen,
-                              .rejected_field = rejected,
-                              .label_field = label};
-    static const unsigned needs[] = {0, DATASET_TEXT, DATASET_TEXT | DATASET_LABEL, DATASET_PROMPT, DATASET_PAIR};
+    char text[] = "text", prompt[] = "prompt", chosen[] = "chosen", rejected[] = "rejected", label[] = "label",
+         completion[] = "completion", messages[] = "messages";
+    struct settings s = {.model = {.path = fuzz_source("tests/reference/templates")},
+                         .data = {.path = (char *)path,
+                                  .format = format,
+                                  .text_field = text,
+                                  .prompt_field = prompt,
+                                  .completion_field = completion,
+                                  .messages_field = messages,
+                                  .chosen_field = chosen,
+                                  .rejected_field = rejected,
+                                  .label_field = label,
+                                  .chat_template = fuzz_source("tests/reference/templates/llama-3-instruct.jinja")}};
+    static const unsigned needs[] = {
+        0, DATASET_TEXT, DATASET_TEXT | DATASET_LABEL, DATASET_PROMPT, DATASET_PAIR, DATASET_TEXT | DATASET_COMPLETION};
     for (int i = 0; i < n_needs; i++) {
         struct dataset d;
-        if (!refused(dataset_load(&d, &s, needs[i])))
-            CHECK(d.n > 0, "a data set without rows");
+        if (!refused(dataset_load(&d, &s.data, needs[i])) && !refused(conversation_render(&d, &s, CONVERSATION_PROMPTS)))
+            CHECK(d.n > 0 && !d.row[0].chat, "a data set without rows");
         dataset_free(&d);
     }
+    free(s.model.path);
+    free(s.data.chat_template);
 }
 
 static void run_jsonl(const char *folder, const char *path, const char *bytes, size_t n)
 {
     (void)folder, (void)bytes, (void)n;
-    load_data(path, DATA_FORMAT_JSONL, 5);
+    load_data(path, DATA_FORMAT_JSONL, 6);
 }
 
 static void run_csv(const char *folder, const char *path, const char *bytes, size_t n)
 {
     (void)folder, (void)bytes, (void)n;
-    load_data(path, DATA_FORMAT_CSV, 5);
+    load_data(path, DATA_FORMAT_CSV, 6);
 }
 
 static void run_text(const char *folder, const char *path, const char *bytes, size_t n)
 {
     (void)folder, (void)bytes, (void)n;
     load_data(path, DATA_FORMAT_TEXT, 2);
+}
+
+/* Those of the recorded templates, and what chat templates see besides. */
+static json_t *template_variables(void)
+{
+    char *path = fuzz_source("tests/reference/jinja.jsonl");
+    struct text recorded = {0};
+    struct jsonl j;
+    json_t *row;
+    CHECK(file_read(&recorded, path) == 0, "%s", error_message());
+    jsonl_open(&j, path, recorded.bytes, recorded.n);
+    CHECK(jsonl_next(&j, &row) == 1, "%s", error_message());
+    json_t *variables = json_incref(json_object_get(row, "variables"));
+    json_t *more = json_pack("{s:s, s:s, s:b, s:[{s:s, s:{s:s, s:s}}]}", "bos_token", "<s>", "eos_token", "</s>",
+                             "add_generation_prompt", 1, "tools", "type", "function", "function", "name", "f", "description", "d");
+    CHECK(json_object_update(variables, more) == 0, "the variables");
+    json_decref(more);
+    json_decref(row);
+    text_free(&recorded);
+    free(path);
+    return variables;
+}
+
+/* A template that is taken renders, or refuses; either way it ends. */
+static void run_jinja(const char *folder, const char *path, const char *bytes, size_t n)
+{
+    (void)folder;
+    static json_t *variables;
+    struct text out = {0};
+    if (!variables)
+        variables = template_variables();
+    struct jinja *j = jinja_parse(path, bytes, n);
+    if (!refused(j ? 0 : -1))
+        refused(jinja_render(j, &out, variables, 0));
+    jinja_free(j);
+    text_free(&out);
 }
 
 /* What loads is written, and what is written loads to the same. */
@@ -239,19 +296,38 @@ void fuzz_target_run(const struct fuzz_target *t, const char *folder, const char
     free(path);
 }
 
-#define LLAMA "tests/reference/llama-gqa/"
-#define NEOX  "tests/reference/neox-parallel/"
+#define ADAPTERS "tests/reference/adapters/"
+#define FAMILIES "tests/reference/families/"
+#define LLAMA    "tests/reference/llama-gqa/"
+#define NEOX     "tests/reference/neox-parallel/"
+#define TEMPLATES "tests/reference/templates/"
+#define UNTIED   "tests/reference/llama-untied/"
 const struct fuzz_target fuzz_targets[] = {
     {.name = "adapter_config", .file = "adapter_config.json", .run = run_adapter,
      .beside = {LLAMA "config.json", LLAMA "adapter/adapter_model.safetensors", LLAMA "adapter/model.safetensors"},
      .seeds = {LLAMA "adapter/adapter_config.json"}},
+    {.name = "adapter_patterns", .file = "adapter_config.json", .run = run_adapter,
+     .beside = {LLAMA "config.json", ADAPTERS "patterns/adapter_model.safetensors"},
+     .seeds = {ADAPTERS "patterns/adapter_config.json"}},
+    {.name = "adapter_layers", .file = "adapter_config.json", .run = run_adapter,
+     .beside = {LLAMA "config.json", ADAPTERS "layers/adapter_model.safetensors"},
+     .seeds = {ADAPTERS "layers/adapter_config.json"}},
+    {.name = "adapter_head", .file = "adapter_model.safetensors", .run = run_adapter,
+     .beside = {UNTIED "config.json", ADAPTERS "score/adapter_config.json"},
+     .seeds = {ADAPTERS "score/adapter_model.safetensors"}},
     {.name = "adapter_model", .file = "adapter_model.safetensors", .run = run_adapter,
      .beside = {NEOX "config.json", NEOX "adapter/adapter_config.json", NEOX "adapter/model.safetensors"},
      .seeds = {NEOX "adapter/adapter_model.safetensors"}},
-    {.name = "config", .file = "config.json", .run = run_config, .seeds = {LLAMA "config.json", NEOX "config.json", "input/tiny/config.json"}},
+    {.name = "config", .file = "config.json", .run = run_config,
+     .seeds = {LLAMA "config.json", NEOX "config.json", "input/tiny/config.json", FAMILIES "gpt2/config.json",
+               FAMILIES "gpt-neo/config.json", FAMILIES "opt-post-norm/config.json", FAMILIES "llama-yarn/config.json",
+               FAMILIES "mistral/config.json", FAMILIES "qwen2-window/config.json", FAMILIES "qwen3/config.json",
+               FAMILIES "distilbert/config.json", FAMILIES "bert/config.json", FAMILIES "roberta/config.json"}},
     {.name = "csv", .file = "data.csv", .run = run_csv, .seeds = {"tests/fuzz/seeds/data.csv"}},
     {.name = "encode", .file = "text.txt", .run = run_encode, .beside = {"input/tiny/tokenizer.json"}, .seeds = {"tests/fuzz/seeds/texts.txt", "input/tiny/prompts.heldout.jsonl"}},
-    {.name = "jsonl", .file = "data.jsonl", .run = run_jsonl, .seeds = {"tests/fuzz/seeds/data.jsonl"}},
+    {.name = "jinja", .file = "chat_template.jinja", .run = run_jinja,
+     .seeds = {TEMPLATES "llama-3.1.jinja", TEMPLATES "qwen3.jinja", TEMPLATES "mistral-v0.3.jinja", "tests/fuzz/seeds/constructs.jinja"}},
+    {.name = "jsonl", .file = "data.jsonl", .run = run_jsonl, .seeds = {"tests/fuzz/seeds/data.jsonl", "tests/fuzz/seeds/chat.jsonl"}},
     {.name = "lexicon", .file = "lexicon.tsv", .run = run_lexicon, .seeds = {"input/tiny/lexicon.tsv"}},
     {.name = "manifest", .file = "MANIFEST.json", .run = run_manifest, .beside = {"tests/fuzz/seeds/state.h5", "input/tiny/config.json"}, .seeds = {"tests/fuzz/seeds/MANIFEST.json"}},
     {.name = "safetensors", .file = "model.safetensors", .run = run_safetensors, .seeds = {NEOX "adapter/model.safetensors", NEOX "ppo.safetensors"}},

@@ -8,11 +8,13 @@
 
 #include <stddef.h>
 
+enum { FUZZ_SEEDS = 16 };
+
 struct fuzz_target {
     const char *name;
-    const char *file;      /* the bytes are written to folder/file, and passed on */
-    const char *beside[4]; /* files of $srcdir copied into the folder first */
-    const char *seeds[4];  /* files of $srcdir to start from */
+    const char *file;              /* the bytes are written to folder/file, and passed on */
+    const char *beside[4];         /* files of $srcdir copied into the folder first */
+    const char *seeds[FUZZ_SEEDS]; /* files of $srcdir to start from */
     void (*run)(const char *folder, const char *path, const char *bytes, size_t n);
 };
 

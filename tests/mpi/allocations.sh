@@ -4,12 +4,15 @@
 # stays what it is: file names, JSON and HDF5 objects are made for the occasion and freed with it.
 cd "${srcdir:-.}" || exit 1
 . tests/mpi/run.sh
+. tests/mpi/classifiers.sh
 program=${builddir:-.}/rlhf-hpc counter=${builddir:-.}/tests/support/.libs/allocations.so steps=4
 [ -f "$counter" ] || { echo "skipped: no shared libraries"; exit 77; }
 
 head -n 7 input/tiny/prompts.heldout.jsonl >"$work/eval.jsonl" || fail "no prompts"
 
-# All that a step can ask of the host: two rewards, stop strings, drawn lengths, early ends, an evaluation, shown samples.
+classifier distilbert letters
+
+# All that a step can ask of the host: rewards of every type, stop strings, drawn lengths, early ends, an evaluation, shown samples.
 cat >"$work/ppo.cfg" <<END
 task = "ppo";
 model: { path = "input/tiny"; quantization = "int8"; outlier_threshold = 2.5; };
@@ -18,7 +21,9 @@ data: { path = "input/tiny/prompts.jsonl"; eval_path = "$work/eval.jsonl";
         prompt_tokens = [2, 9]; };
 generate: { max_new_tokens = [3, 20]; ignore_eos = false; stop_strings = ["great", "."]; };
 reward = ( { type = "lexicon"; path = "input/tiny/lexicon.tsv"; weight = 5.0; },
-           { type = "program"; command = "while read -r line; do echo \${#line}; done"; weight = 0.01; } );
+           { type = "program"; command = "while read -r line; do echo \${#line}; done"; weight = 0.01; },
+           { type = "classifier"; path = "$work/distilbert-letters"; },
+           { type = "adapter"; path = "tests/reference/reward-adapter"; } );
 ppo: { batch_size = 12; mini_batch_size = 6; micro_batch_size = 2; ppo_epochs = 2; ent_coef = 0.01; };
 run: { output_dir = "$work/run"; max_steps = $steps; save_steps = 0; eval_steps = 1; sample_steps = 1; threads = 1; };
 optim: { learning_rate = 0.0; };

@@ -306,6 +306,7 @@ static const struct border_case borders[] = {
     {{1, 1, 192, 64}, {129, 257}, 2},  {{2, 1, 64, 256}, {300, 257, 1}, 3},
     {{2, 2, 64, BOTH_WAYS}, {129, 1, 64}, 3}, {{3, 1, 96, BOTH_WAYS}, {300, 65}, 2},
     {{1, 1, 128, BOTH_WAYS}, {63, 257}, 2},   {{1, 1, 8, BOTH_WAYS}, {65, 128, 300}, 3},
+    {{2, 1, 24, 20}, {300, 65}, 2},           {{1, 1, 136, BOTH_WAYS}, {33, 129}, 2},
 };
 
 /* Decodes every token of the batch at once, as if each were a sequence's last: they share the slot of their sequence, which a
@@ -444,6 +445,22 @@ static void test_borders_of_tiles(void **state)
     }
 }
 
+/* Scores that are not divided by the root of the head size (GPT-Neo). */
+static void test_another_scale(void **state)
+{
+    (void)state;
+    static const int length[] = {70, 1, 257};
+    struct attention_case c = case_of((struct shape){4, 2, 24, 40}, length, 3);
+    for (int64_t i = 0; i < c.q_size; i++)
+        c.q[i] *= 0.25f;
+    c.a.scale = 1;
+    struct attention_case turned = turned_case(&c);
+    check_forward_and_decode(&c, &turned);
+    check_backward(&c, &turned);
+    case_free(&turned);
+    case_free(&c);
+}
+
 /* A cache so long that what its splits leave does not fit the scratch for all sequences at once. */
 static void run_decode_in_turns(struct backend *be, void *context, void *out)
 {
@@ -525,6 +542,7 @@ int main(void)
         cmocka_unit_test(test_forward_of_a_prefix),
         cmocka_unit_test(test_backward),
         cmocka_unit_test(test_borders_of_tiles),
+        cmocka_unit_test(test_another_scale),
         cmocka_unit_test(test_decode_with_a_long_cache),
         cmocka_unit_test(test_reference_slope),
     };

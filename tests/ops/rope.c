@@ -44,8 +44,8 @@ static void run_rope(struct backend *be, void *context, void *out)
     const int64_t row = (int64_t)b.n_tokens * c->a.head_dim, all = floats(c),
                   size[3] = {row * c->a.heads, row * c->a.kv_heads, row * c->a.kv_heads};
     struct attention a = c->a;
-    a.rope_cos = ops_in(be, c->a.rope_cos, table);
-    a.rope_sin = ops_in(be, c->a.rope_sin, table);
+    a.rope_cos = table ? ops_in(be, c->a.rope_cos, table) : NULL;
+    a.rope_sin = table ? ops_in(be, c->a.rope_sin, table) : NULL;
     struct norm norm[2];
     for (int part = 0; c->weight && part < 2; part++)
         norm[part] = norm_of(ops_in(be, c->weight + part * a.head_dim, (size_t)a.head_dim * sizeof(float)));

@@ -2,12 +2,15 @@
  *
  *   folders write DIR TARGETS           DIR/model (config from DIR/config.json) and DIR/adapter with a value head
  *   folders read DIR ADAPTER            opens DIR/model and ADAPTER; prints layer, slot, and sums of a and b
+ *   folders rewrite MODEL ADAPTER OUT   reads an adapter and writes what was read
+ *   folders logits MODEL ADAPTER ID..   logits of the ids, a token a line; ADAPTER "-": none
  */
 #include "error.h"
 #include "file.h"
 #include "hf_folder.h"
 #include "log.h"
 #include "peft.h"
+#include "support/logits.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,6 +113,57 @@ static int read_adapter(const char *model, const char *folder)
     return 0;
 }
 
+static float *floats_of(const struct safetensors_entry *e)
+{
+    float *x = numbers(e->n, 0);
+    CHECK(safetensors_floats(x, e, 0, e->n) == 0, "%s", error_message());
+    return x;
+}
+
+static int rewrite(const char *model, const char *folder, const char *to)
+{
+    struct hf_folder f;
+    struct peft_adapter p;
+    TRY(hf_folder_open(&f, model, ARCH_LANGUAGE_MODEL));
+    TRY(peft_open(&p, folder, &f.arch));
+    struct peft_out *out = calloc((size_t)p.n, sizeof *out);
+    struct safetensors_out *saved = calloc((size_t)p.n_saved + 1, sizeof *saved);
+    CHECK(out && saved, "out of memory");
+    for (int i = 0; i < p.n; i++)
+        out[i] = (struct peft_out){p.pair[i].layer, p.pair[i].slot, floats_of(p.pair[i].a), floats_of(p.pair[i].b)};
+    for (int i = 0; i < p.n_saved; i++) {
+        const struct safetensors_entry *e = p.saved[i].entry;
+        saved[i] = (struct safetensors_out){.name = p.saved[i].name, .dtype = DTYPE_F32, .n_dims = e->n_dims, .data = floats_of(e)};
+        memcpy(saved[i].shape, e->shape, sizeof saved[i].shape);
+    }
+    int rc = peft_write(to, &p.config, &f.arch, out, p.n, saved, p.n_saved);
+    for (int i = 0; i < p.n; i++) {
+        free((void *)out[i].a);
+        free((void *)out[i].b);
+    }
+    for (int i = 0; i < p.n_saved; i++)
+        free((void *)saved[i].data);
+    free(out);
+    free(saved);
+    peft_close(&p);
+    hf_folder_close(&f);
+    return rc;
+}
+
+static int print_logits(const char *model, const char *adapter, char **id, int n)
+{
+    int32_t ids[128];
+    int vocab;
+    for (int i = 0; i < n && i < 128; i++)
+        ids[i] = atoi(id[i]);
+    const bool off = !strcmp(adapter, "-");
+    float *logits = logits_of(model, off ? NULL : adapter, off ? LOGITS_OFF : LOGITS_TRAINED, ids, n < 128 ? n : 128, &vocab);
+    for (int i = 0; logits && i < n * vocab; i++)
+        printf("%.9g%s", logits[i], (i + 1) % vocab ? " " : "\n");
+    free(logits);
+    return logits ? 0 : -1;
+}
+
 int main(int argc, char **argv)
 {
     int rc = -1;
@@ -125,8 +179,12 @@ int main(int argc, char **argv)
             rc = write_adapter(adapter, model, &a, argv[3]);
     } else if (argc == 4 && !strcmp(argv[1], "read")) {
         rc = read_adapter(model, argv[3]);
+    } else if (argc == 5 && !strcmp(argv[1], "rewrite")) {
+        rc = rewrite(argv[2], argv[3], argv[4]);
+    } else if (argc > 5 && !strcmp(argv[1], "logits")) {
+        rc = print_logits(argv[2], argv[3], argv + 4, argc - 4);
     } else {
-        error_set(ERR_INPUT, "usage: folders write DIR TARGETS | folders read DIR ADAPTER");
+        error_set(ERR_INPUT, "usage: folders write DIR TARGETS | read DIR ADAPTER | rewrite MODEL ADAPTER OUT | logits MODEL ADAPTER ID..");
     }
     free(model);
     free(adapter);

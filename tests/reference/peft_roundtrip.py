@@ -1,19 +1,25 @@
 #!/usr/bin/env python3
 """Folders written here load in transformers and peft, and what peft writes is read here.
 
+The cases of record_adapters.py go both ways with weights drawn anew: logits with the adapter on, off, written again by us, and
+merged by us, within 1e-4 + 1e-5 of peft's; the merged folder loads in transformers as it is.
+
 Not part of make check (it needs torch, transformers, peft, safetensors):
-    make tests/reference/folders && python tests/reference/peft_roundtrip.py tests/reference/folders
+    make tests/reference/folders && tests/reference/adapters.sh
 """
 import json
+import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 
+import record_adapters
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig
+from transformers.utils import logging
 
 NEOX = dict(model_type="gpt_neox", vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
             intermediate_size=64, rotary_pct=0.25, rotary_emb_base=5000, max_position_embeddings=64,
@@ -94,8 +100,122 @@ def check_reading(program, folder, targets):
             assert abs(want - float(got)) < 1e-9, (module, which, want, got)
 
 
+def our_logits(program, model, adapter, ids):
+    out = subprocess.run([program, "logits", model, adapter or "-", *map(str, ids)], check=True, capture_output=True, text=True)
+    return torch.tensor([[float(x) for x in line.split()] for line in out.stdout.splitlines()])
+
+
+def expect_close(what, got, want, absolute=1e-4, relative=1e-5):
+    worst = ((got - want).abs() - relative * want.abs()).max().item()
+    assert got.shape == want.shape and worst <= absolute, (what, worst)
+    return max(worst, 0)
+
+
+def set_known_keys(config):
+    """What both say about an adapter; lists of peft are sets."""
+    keys = ("alpha_pattern", "base_model_name_or_path", "bias", "exclude_modules", "fan_in_fan_out", "layers_to_transform", "lora_alpha",
+            "lora_dropout", "peft_type", "r", "rank_pattern", "target_modules", "task_type", "use_rslora")
+    known = {}
+    for key in keys:
+        value = config.get(key)
+        if key == "layers_to_transform" and isinstance(value, int):
+            value = [value]
+        known[key] = sorted(value) if isinstance(value, list) else value or None
+    return known
+
+
+def merge(rlhf_hpc, base, adapter, out, *settings):
+    """The program's own merge: the folder, and the largest memory in bytes."""
+    (out.parent / "merge.cfg").write_text(f'task = "merge"; model: {{ path = "{base}"; adapter = "{adapter}"; }}; '
+                                          f'run: {{ output_dir = "{out}"; }};')
+    command = [rlhf_hpc, *(x for s in settings for x in ("-s", s)), out.parent / "merge.cfg"]
+    # a process counts what its parent held before it was started: a small one in between
+    watch = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
+             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+    done = subprocess.run([sys.executable, "-c", watch, *command], check=True, capture_output=True, text=True)
+    return out / "model", 1024 * int(done.stdout)
+
+
+def check_case(program, rlhf_hpc, name, spec, scratch):
+    """One case of record_adapters.py, from peft to us, back, and merged."""
+    root = pathlib.Path(record_adapters.HERE) / "adapters"
+    base, adapter = pathlib.Path(record_adapters.base_folder(root, spec["base"])), scratch / name
+    kind = record_adapters.write_adapter(adapter, str(base), name, spec)
+    classifier = kind is AutoModelForSequenceClassification
+    config = json.loads((root / name / "expected.json").read_text())
+    ids, batch = config["ids"], torch.tensor([config["ids"]])
+    # a random adapter that is not the recorded one
+    state = load_file(adapter / "adapter_model.safetensors")
+    generator = torch.Generator().manual_seed(int.from_bytes(os.urandom(4), "little"))
+    save_file({k: 0.3 * torch.randn(v.shape, generator=generator) for k, v in state.items()},
+              adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    model = PeftModel.from_pretrained(record_adapters.load_base(base, kind), adapter)
+    again = scratch / "again"
+    subprocess.run([program, "rewrite", base, adapter, again], check=True)
+    rewritten = json.loads((again / "adapter_config.json").read_text())
+    assert set_known_keys(rewritten) == set_known_keys(json.loads((adapter / "adapter_config.json").read_text())), rewritten
+    back = PeftModel.from_pretrained(record_adapters.load_base(base, kind), again)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, back.state_dict()[key]) or ".original_module." in key, key
+    merged, _ = merge(rlhf_hpc, base, adapter, scratch / "merged", "merge.dtype=float32")
+    loaded, info = kind.from_pretrained(merged, dtype="auto", output_loading_info=True, **({"pad_token_id": 0} if classifier else {}))
+    expected_rest = {"lm_head.weight"} if classifier else set()
+    assert not info["missing_keys"] and not info["mismatched_keys"] and set(info["unexpected_keys"]) <= expected_rest, info
+    assert loaded.dtype == torch.float32
+    with torch.no_grad():
+        on = model(batch).logits
+        worst = [expect_close("merged in transformers", loaded.eval()(batch).logits, on)]
+        if not classifier:
+            with model.disable_adapter():
+                off = model(batch).logits
+            worst += [expect_close("off", our_logits(program, base, None, ids), off[0]),
+                      expect_close("on", our_logits(program, base, adapter, ids), on[0]),
+                      expect_close("written again", our_logits(program, base, again, ids), on[0]),
+                      expect_close("merged here", our_logits(program, merged, None, ids), on[0])]
+    print(f"{name}: off by {max(worst):.1e} at most beyond 1e-5 of a logit; {', '.join(key for key in spec if key != 'base')}")
+
+
+def check_memory(rlhf_hpc, scratch):
+    """A model of several shards above 100 MB: the merge takes no more than a shard and 10 %, and computes the same."""
+    config = LlamaConfig(vocab_size=24000, hidden_size=1024, intermediate_size=2816, num_hidden_layers=8, num_attention_heads=8,
+                         max_position_embeddings=128)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float16)
+    base, adapter = scratch / "base", scratch / "adapter"
+    model.save_pretrained(base, max_shard_size="120MB")
+    shards = sorted(base.glob("*.safetensors"))
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), LoraConfig(
+        r=16, lora_alpha=32, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                p *= 0.05
+    model.save_pretrained(adapter)
+    for dtype in ("float32", "auto"):
+        merged, peak = merge(rlhf_hpc, base, adapter, scratch / dtype, f"merge.dtype={dtype}")
+        largest = max(p.stat().st_size for p in merged.glob("*.safetensors"))
+        print(f"merge of {len(shards)} shards in {dtype}: largest {largest / 1e6:.0f} MB, peak memory {peak / 1e6:.0f} MB")
+        assert len(shards) > 2 and largest > 1e8 and peak <= 1.1 * largest
+    batch = torch.arange(3, 35)[None]
+    with torch.no_grad():
+        on = model.eval()(batch).logits
+        loaded = AutoModelForCausalLM.from_pretrained(scratch / "float32" / "model", dtype="auto").eval()
+        with model.disable_adapter():
+            moved = (on - model(batch).logits).abs().max().item()
+        worst = expect_close("merged", loaded(batch).logits, on, absolute=1e-3)
+        print(f"logits of the merged model off by {worst:.1e} at most; the adapter moves them by up to {moved:.2f}")
+        assert moved > 0.1
+
+
 def main():
     program = str(pathlib.Path(sys.argv[1]).resolve())
+    rlhf_hpc = str(pathlib.Path(sys.argv[2]).resolve())
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    for name, spec in record_adapters.CASES.items():
+        with tempfile.TemporaryDirectory() as scratch:
+            check_case(program, rlhf_hpc, name, spec, pathlib.Path(scratch))
+    with tempfile.TemporaryDirectory() as scratch:
+        check_memory(rlhf_hpc, pathlib.Path(scratch))
     for name, config in dict(neox=NEOX, linear=LINEAR, llama=LLAMA, llama3=LLAMA3).items():
         regex = r".*\.layers\.1\..*(dense|[ov]_proj)"
         for targets in ("", "all-linear", regex):

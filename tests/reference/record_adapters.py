@@ -90,6 +90,7 @@ def write_adapter(folder, base, name, spec):
             config[key].sort()
     with open(path, "w") as f:
         json.dump(config, f, indent=2, sort_keys=True)
+    return kind
 
 
 def logits(model, ids):

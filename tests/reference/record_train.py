@@ -1,169 +1,64 @@
 #!/usr/bin/env python3
-"""Records what training computes in each family: outputs of a tiny model with adapters on all its
-layers' linears, and the gradients of a weighted sum of them.
+"""Records what training computes in each family: outputs of the folders of record_families.py with adapters on all
+linears of the layers, and the gradients of a weighted sum of them.
 
-    python tests/reference/record_train.py [FOLDER]        (default: train/ beside this script)
+    python tests/reference/record_train.py [FOLDER]        (default: families/ beside this script)
 
-Policies: log-probability, entropy and value of each response token, summed with given weights.
-Classifiers: the classes' scores of each text, summed with given weights; the pooler is frozen, the
-score head is trained. Both in float64, compared with the untouched modules in float32, as
-record.py does. README.md lists the files.
+Policies: log-probability, entropy and value of each response token, summed with given weights. Classifiers: the
+scores of each text, summed with given weights; the pooler is frozen, the score head is trained. In float64, compared
+with the untouched modules in float32. Two runs write the same bytes.
 """
 import math
 import os
 import re
-import shutil
 import sys
-import types
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+import warnings
 
 import peft
 import torch
 import transformers
-from safetensors.torch import load_file
+from transformers.pytorch_utils import Conv1D
 
-import record
-from record import F64
+from family_models import MODELS, draw_sequences, in_float64, load
+from record import F64, check_float32, write
 
-COMMON = dict(vocab_size=41, bos_token_id=0, eos_token_id=0)
-GPT2 = dict(COMMON, n_embd=24, n_layer=2, n_head=3, n_positions=32, n_inner=40,
-            scale_attn_by_inverse_layer_idx=True)
-LLAMA = dict(COMMON, hidden_size=24, num_hidden_layers=2, intermediate_size=40,
-             max_position_embeddings=32, num_key_value_heads=1,
-             rope_parameters=dict(rope_type="default", rope_theta=1000.0))
-BERT = dict(vocab_size=41, hidden_size=24, num_hidden_layers=2, num_attention_heads=3,
-            intermediate_size=40, max_position_embeddings=34, pad_token_id=0, num_labels=3)
-
-# n_labels 0: a policy. A layer's linears are those whose module path matches `linears`.
-MODELS = {
-    "gpt2": dict(
-        seed=21, dtype=torch.float16, config=transformers.GPT2Config(**GPT2), n_labels=0),
-    "gpt2-score": dict(
-        seed=22, dtype=torch.float32, n_labels=1,
-        config=transformers.GPT2Config(**GPT2, num_labels=1)),
-    "gpt_neo": dict(
-        seed=23, dtype=torch.float16, n_labels=0,
-        config=transformers.GPTNeoConfig(
-            **COMMON, hidden_size=24, num_layers=2, num_heads=3, intermediate_size=40,
-            max_position_embeddings=32, window_size=4, attention_types=[[["global", "local"], 1]])),
-    "opt": dict(
-        seed=24, dtype=torch.float16, n_labels=0,
-        config=transformers.OPTConfig(
-            vocab_size=41, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, ffn_dim=40,
-            max_position_embeddings=32, word_embed_proj_dim=16, do_layer_norm_before=False)),
-    "mistral": dict(
-        seed=25, dtype=torch.bfloat16, n_labels=0,
-        config=transformers.MistralConfig(**LLAMA, num_attention_heads=3, head_dim=8,
-                                          sliding_window=4)),
-    "qwen2": dict(
-        seed=26, dtype=torch.bfloat16, n_labels=0,
-        config=transformers.Qwen2Config(**LLAMA, num_attention_heads=3, tie_word_embeddings=True)),
-    "qwen3": dict(
-        seed=27, dtype=torch.bfloat16, n_labels=0,
-        config=transformers.Qwen3Config(**LLAMA, num_attention_heads=2, head_dim=16)),
-    "distilbert": dict(
-        seed=28, dtype=torch.float16, n_labels=2,
-        config=transformers.DistilBertConfig(
-            vocab_size=41, dim=24, n_layers=2, n_heads=3, hidden_dim=40,
-            max_position_embeddings=32, num_labels=2)),
-    "bert": dict(
-        seed=29, dtype=torch.float16, n_labels=3, config=transformers.BertConfig(**BERT)),
-    "roberta": dict(
-        seed=30, dtype=torch.float32, n_labels=3,
-        config=transformers.RobertaConfig(**dict(BERT, pad_token_id=1, type_vocab_size=1))),
-}
-LINEARS = r".*(layers?|h)\.\d+\..*"  # within the layers
-LENGTHS, PROMPT_TOKENS = (12, 9, 5), (4, 3, 2)
+NAMES = ("gpt2", "gpt2-classifier", "gpt-neo", "opt", "opt-post-norm", "llama-classifier", "mistral", "qwen2",
+         "qwen2-window", "qwen3", "distilbert", "bert", "roberta")
+LINEARS = r".*(layers?|h)\.\d+\..*"  # paths of modules within the layers
+LENGTHS, PROMPT_TOKENS = (20, 9, 5), (4, 3, 2)  # tokens: longer and shorter than the windows
 TEMPERATURE = 0.7
 
 
-# ---- models ----
-
-def auto(spec):
-    return (transformers.AutoModelForSequenceClassification if spec["n_labels"]
-            else transformers.AutoModelForCausalLM)
-
-
-def randomise(model, generator):
-    """Weights of the scale of a trained model; norms around 1, biases of either sign."""
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            r = torch.randn(p.shape, generator=generator, dtype=F64)
-            if p.dim() == 2:
-                table = re.search(r"wte|wpe|embed_tokens|embed_positions|embeddings\.", name)
-                p.copy_((0.5 if table else 1.1 / math.sqrt(p.shape[1])) * r)
-            elif name.endswith("bias"):
-                p.copy_(0.2 * r)
-            else:
-                p.copy_(1 + 0.3 * r.clamp(-2.5, 2.5))
-
-
-def write_model(folder, spec):
-    model = auto(spec).from_config(spec["config"], dtype=torch.float32)
-    randomise(model, torch.Generator().manual_seed(spec["seed"]))
-    model.to(spec["dtype"])
-    model.config.dtype = spec["dtype"]
-    model.save_pretrained(folder)
-    generation = os.path.join(folder, "generation_config.json")
-    if os.path.exists(generation):
-        os.remove(generation)
-
-
-def load_adapted(folder, spec):
+def adapted(folder, spec, seed):
     """The stored model with random adapters, a function of the seed, and a trainable score head."""
-    model = auto(spec).from_pretrained(folder, dtype=torch.float32)
-    model.config.pad_token_id = model.config.pad_token_id or 0  # one text at a time has no padding
+    model = load(folder, spec)
     targets = [name for name, m in model.named_modules()
-               if isinstance(m, (torch.nn.Linear, transformers.pytorch_utils.Conv1D))
-               and re.fullmatch(LINEARS, name)]
-    config = peft.LoraConfig(r=2, lora_alpha=4, lora_dropout=0.0, target_modules=targets)
-    model = peft.get_peft_model(model, config).eval()
-    generator = torch.Generator().manual_seed(spec["seed"] + 200)
+               if isinstance(m, (torch.nn.Linear, Conv1D)) and re.fullmatch(LINEARS, name)]
+    model = peft.get_peft_model(model, peft.LoraConfig(r=2, lora_alpha=4, lora_dropout=0.0, target_modules=targets))
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, p in model.named_parameters():
-            if "lora_" in name:
-                r = torch.randn(p.shape, generator=generator, dtype=F64)
-                p.copy_(0.5 / math.sqrt(p.shape[1]) * r)
-    for p in score_head(model, spec).values():
+        for p in adapters(model).values():
+            p.copy_(0.5 / math.sqrt(p.shape[1]) * torch.randn(p.shape, generator=generator, dtype=F64))
+    for p in score_head(model).values():
         p.requires_grad_()
-    return model
+    return model.eval()
 
 
-def score_head(model, spec):
-    if not spec["n_labels"]:
-        return {}
+def adapters(model):
+    """name as our program has it ("transformer.h.0.attn.c_attn.lora_A") -> parameter"""
+    return {name.removeprefix("base_model.model.").removesuffix(".default.weight"): p
+            for name, p in model.named_parameters() if "lora_" in name}
+
+
+def score_head(model):
+    """Parameters of the last layer of a classifier; of a policy none."""
     base = model.get_base_model()
-    head = base.score if hasattr(base, "score") else base.classifier
-    return dict((head.out_proj if hasattr(head, "out_proj") else head).named_parameters())
+    head = getattr(base, "score", None) or getattr(base, "classifier", None)
+    return dict(getattr(head, "out_proj", head).named_parameters()) if head else {}
 
 
-def gpt_neo_attention(self, query, key, value, attention_mask=None):
-    """GPTNeoSelfAttention._attn, without its float32 (and without dropout)."""
-    n = query.size(-2)
-    scores = (query @ key.transpose(-1, -2)).where(self.bias[:, :, :n, :n], -torch.inf)
-    weights = scores.softmax(-1)
-    return weights @ value, weights
-
-
-def in_float64(model):
-    """Makes every step of the model float64, in place."""
-    model.double()
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child).__name__.endswith("RMSNorm"):
-                setattr(parent, name, record.RmsNorm64(child))
-            elif name == "rotary_emb":
-                setattr(parent, name, record.Rotary64(child))
-            elif type(child).__name__ == "GPTNeoSelfAttention":
-                child._attn = types.MethodType(gpt_neo_attention, child)
-    return model
-
-
-# ---- values ----
-
-def response(model, head, ids, first):
-    """logprob, entropy, value of ids[first:]; the state that the head reads gives the value."""
+def response(model, value, ids, first):
+    """logprob, entropy, value of ids[first:], each from the state before it."""
     states = []
     handle = model.get_base_model().get_output_embeddings().register_forward_pre_hook(
         lambda _module, inputs: states.append(inputs[0]))
@@ -172,65 +67,65 @@ def response(model, head, ids, first):
     rows = slice(first - 1, len(ids) - 1)
     log_p = torch.log_softmax(logits[rows] / TEMPERATURE, dim=-1)
     logprob = log_p.gather(1, torch.tensor(ids[first:])[:, None])[:, 0]
-    value = torch.nn.functional.linear(states[0][0][rows], head["weight"], head["bias"])[:, 0]
-    return logprob, -(log_p.exp() * log_p).sum(-1), value
+    values = torch.nn.functional.linear(states[0][0][rows], value["weight"], value["bias"])[:, 0]
+    return logprob, -(log_p.exp() * log_p).sum(-1), values
 
 
-def values(model, spec, texts, given):
+def train_values(model, texts, given):
     """Outputs, and the gradients of their sum weighted by given["d<output>"]."""
     dtype = next(model.parameters()).dtype
+    head = score_head(model)
     model.zero_grad()
-    head = {k: given[f"value.{k}"].to(dtype).requires_grad_() for k in ("weight", "bias")
-            } if not spec["n_labels"] else score_head(model, spec)
-    if spec["n_labels"]:
+    if head:
         outputs = dict(score=torch.cat([model(input_ids=torch.tensor([ids])).logits for ids in texts]))
     else:
-        parts = [response(model, head, ids, p) for ids, p in zip(texts, PROMPT_TOKENS)]
+        head = {k: given[f"head.{k}"].clone().to(dtype).requires_grad_() for k in ("weight", "bias")}
+        parts = [response(model, head, ids, first) for ids, first in zip(texts, PROMPT_TOKENS)]
         outputs = dict(zip(("logprob", "entropy", "value"), map(torch.cat, zip(*parts))))
     sum((given["d" + name].to(dtype) * y).sum() for name, y in outputs.items()).backward()
     result = {name: y.detach() for name, y in outputs.items()}
-    for name, p in model.named_parameters():
-        if "lora_" in name:
-            name = name.removeprefix("base_model.model.").removesuffix(".default.weight")
-            result["grad." + name] = p.grad
+    result.update({f"grad.{name}": p.grad for name, p in adapters(model).items()})
     result.update({f"grad.head.{name}": p.grad for name, p in head.items()})
     return result
 
 
-def record_one(folder, spec):
-    shutil.rmtree(folder, ignore_errors=True)
-    write_model(folder, spec)
-    generator = torch.Generator().manual_seed(spec["seed"] + 100)
-    texts = [torch.randint(3, 41, (n,), generator=generator).tolist() for n in LENGTHS]
+def worst_errors(expected, values):
+    """The largest error of a tensor, of its norm: among the outputs, among the gradients."""
+    error = {k: ((values[k].double() - x).norm() / x.norm()).item() for k, x in expected.items()}
+    return [round(max(e for k, e in error.items() if k.startswith("grad.") == grads), 3) for grads in (False, True)]
+
+
+def record(folder, name, seed):
+    spec = MODELS[name]
+    generator = torch.Generator().manual_seed(seed)
+    texts = draw_sequences(generator, LENGTHS, spec["config"]["vocab_size"])
     draw = lambda *shape: torch.randn(shape, generator=generator)
-    model = load_adapted(folder, spec)
-    given = {"adapter." + name.removeprefix("base_model.model.").removesuffix(".default.weight"):
-             p.detach().clone() for name, p in model.named_parameters() if "lora_" in name}
-    n = sum(LENGTHS) - sum(PROMPT_TOKENS)
-    if spec["n_labels"]:
-        given["dscore"] = draw(len(texts), spec["n_labels"])
-        given.update({f"head.{name}": p.detach().clone()
-                      for name, p in score_head(model, spec).items()})
+    model = adapted(folder, spec, seed + 1)
+    given = {f"adapter.{k}": p.detach().clone() for k, p in adapters(model).items()}
+    given.update({f"head.{k}": p.detach().clone() for k, p in score_head(model).items()})
+    if spec.get("classifier"):
+        given["dscore"] = draw(len(texts), model.config.num_labels)
     else:
-        width = model.get_base_model().get_output_embeddings().in_features
+        n, width = sum(LENGTHS) - sum(PROMPT_TOKENS), model.get_base_model().get_output_embeddings().in_features
         given.update({"dlogprob": draw(n), "dentropy": draw(n), "dvalue": draw(n),
-                      "value.weight": draw(1, width) / width ** 0.5, "value.bias": draw(1)})
-    result = values(in_float64(model), spec, texts, given)
-    record.check_float32(os.path.basename(folder), result,
-                         values(load_adapted(folder, spec), spec, texts, given))
-    record.write(folder, "train", {**given, **result},
-                 dict(ids=texts, prompt_tokens=PROMPT_TOKENS, temperature=TEMPERATURE,
-                      n_labels=spec["n_labels"]))
+                      "head.weight": draw(1, width) / width ** 0.5, "head.bias": draw(1)})
+    result = train_values(in_float64(model), texts, given)
+    check_float32(name, result, train_values(adapted(folder, spec, seed + 1), texts, given))
+    write(folder, "train", {**given, **result},
+          dict(ids=texts, prompt_tokens=PROMPT_TOKENS, temperature=TEMPERATURE,
+               bfloat16_error=worst_errors(result, train_values(adapted(folder, spec, seed + 1).bfloat16(), texts, given))))
+    os.chmod(os.path.join(folder, "train.safetensors"), 0o644)  # safetensors writes 0600
 
 
 def main():
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     here = os.path.dirname(os.path.abspath(__file__))
-    target = sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "train")
-    for name, spec in MODELS.items():
-        record_one(os.path.join(target, name), spec)
+    root = sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "families")
+    for i, name in enumerate(NAMES):
+        record(os.path.join(root, name), name, 900 + 10 * i)
 
 
 if __name__ == "__main__":

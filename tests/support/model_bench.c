@@ -40,12 +40,28 @@ void bench_backend(struct backend *be, int threads)
     bench_done(backend_open(be, &choice));
 }
 
-void bench_describe(struct bench *b, const char *name, const struct bench_options *o)
+void bench_locate(struct bench *b, const char *name)
 {
     const char *srcdir = getenv("srcdir");
     memset(b, 0, sizeof *b);
-    b->gradient_bound = 5e-2;
+    b->rounded_outputs = 2e-2;
+    b->rounded_gradients = 5e-2;
+    if (*name == '/') {
+        snprintf(b->path, sizeof b->path, "%s", name);
+        return;
+    }
+    snprintf(b->path, sizeof b->path, "%s/tests/reference", srcdir ? srcdir : ".");
+    json_t *root = bench_json(b, "bfloat16.json");
+    const json_t *own = json_object_get(root, name);
+    b->rounded_outputs = fmax(b->rounded_outputs, 2 * bench_number(own, "outputs"));
+    b->rounded_gradients = fmax(b->rounded_gradients, 2 * bench_number(own, "gradients"));
+    json_decref(root);
     snprintf(b->path, sizeof b->path, "%s/tests/reference/%s", srcdir ? srcdir : ".", name);
+}
+
+void bench_describe(struct bench *b, const char *name, const struct bench_options *o)
+{
+    bench_locate(b, name);
     bench_done(hf_folder_open(&b->folder, b->path, o->use));
     bench_backend(&b->be, o->threads);
     const enum dtype file = (enum dtype)hf_folder_find(&b->folder, ROLE_EMBEDDING, 0, 0, false)->dtype, type = o->train_all ? DTYPE_F32 : file;
@@ -56,8 +72,9 @@ void bench_describe(struct bench *b, const char *name, const struct bench_option
 static void layout(struct bench *b, const struct bench_options *o)
 {
     const struct arch *a = &b->folder.arch;
+    const int decoded = decode_rows(&b->be, SEQUENCES);
     const struct model_shape shape = {.batch_tokens = TOKENS,
-                                      .batch_seqs = SEQUENCES,
+                                      .batch_seqs = decoded,
                                       .head_rows = TOKENS,
                                       .slots = a->bidirectional ? 0 : SEQUENCES,
                                       .cache_tokens = a->bidirectional ? 0 : LONGEST,
@@ -80,6 +97,7 @@ void bench_close(struct bench *b)
 {
     model_free(&b->model);
     b->be.ops->close(&b->be);
+    peft_close(&b->adapter);
     hf_folder_close(&b->folder);
 }
 
@@ -145,7 +163,7 @@ static double distance(const float *got, const float *want, int64_t n)
 
 void bench_expect(const struct bench *b, const char *what, const float *got, const float *want, int64_t n)
 {
-    if (bench_rounded(b) && !(distance(got, want, n) <= 2e-2))
+    if (bench_rounded(b) && !(distance(got, want, n) <= b->rounded_outputs))
         fail_msg("%s: differs by %.3g of its norm", what, distance(got, want, n));
     for (int64_t i = 0; i < n && !bench_rounded(b); i++)
         if (!(fabs((double)got[i] - want[i]) <= 1e-4 + 1e-5 * fabs((double)want[i])))
@@ -161,7 +179,7 @@ void bench_expect_gradient(struct bench *b, const char *name, int64_t offset, co
     b->be.ops->copy_out(&b->be, sum, b->model.trainable.grads.sum + offset, (size_t)n * sizeof *sum);
     for (int64_t i = 0; i < n; i++)
         got[i] = (float)((double)sum[i] * 0x1p-48);
-    if (!(distance(got, want, n) <= (bench_rounded(b) ? b->gradient_bound : 1e-4)))
+    if (!(distance(got, want, n) <= (bench_rounded(b) ? b->rounded_gradients : 1e-4)))
         fail_msg("%s: gradient differs by %.3g of its norm", name, distance(got, want, n));
     free(sum);
     free(got);

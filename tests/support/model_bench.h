@@ -1,5 +1,6 @@
 /* A model of a recorded folder (tests/reference) on the backend of RLHF_TEST_DEVICE, "cpu" when unset, and comparing with what is
- * recorded. On CUDA activations are bf16: bounds are then of an error's norm, and those of some ten roundings of 2^-9 in a row.
+ * recorded. On CUDA activations are bf16: bounds are then of an error's norm, those of some ten roundings of 2^-9 in a row, or twice
+ * what transformers in bfloat16 differs by (bfloat16.json).
  * Include after cmocka. What fails fails the test. */
 #ifndef RLHF_TESTS_SUPPORT_MODEL_BENCH_H
 #define RLHF_TESTS_SUPPORT_MODEL_BENCH_H
@@ -18,7 +19,8 @@ struct bench {
     struct model model;
     struct micro_batch mb;
     struct arena arena;
-    double gradient_bound; /* of gradients' errors where activations are rounded: bench_describe sets it to 5e-2 */
+    double rounded_outputs, rounded_gradients; /* bounds of their errors, of the norm, where activations are rounded */
+    struct peft_adapter adapter; /* zeros until a test opens it; bench_close closes it */
 };
 
 struct bench_options {
@@ -31,7 +33,9 @@ struct bench_options {
 void bench_done(int rc); /* fails with the message of an error */
 void bench_backend(struct backend *be, int threads);
 
-/* Opens tests/reference/<name> and the backend, describes the model. Adapters and heads can be added then. */
+/* Empties b but for the path, tests/reference/<name> or an absolute one, and what bfloat16.json says of it. */
+void bench_locate(struct bench *b, const char *name);
+/* Opens that folder and the backend, describes the model. Adapters and heads can be added then. */
 void bench_describe(struct bench *b, const char *name, const struct bench_options *o);
 /* Places it, for SEQUENCES of up to LONGEST tokens, and reads the weights. */
 void bench_load(struct bench *b, const struct bench_options *o);
@@ -49,9 +53,9 @@ float *bench_floats(const struct safetensors *s, const char *name, int64_t n);  
 
 /* --- comparing --- */
 
-/* |got - want| <= 1e-4 + 1e-5 |want|; rounded: 2e-2 of the norm */
+/* |got - want| <= 1e-4 + 1e-5 |want|; rounded: of the norm */
 void bench_expect(const struct bench *b, const char *what, const float *got, const float *want, int64_t n);
-/* The gradients at offset: within 1e-4 of their norm, as PyTorch sums in float32 too; rounded: gradient_bound. */
+/* The gradients at offset: within 1e-4 of their norm, as PyTorch sums in float32 too. */
 void bench_expect_gradient(struct bench *b, const char *name, int64_t offset, const float *want, int64_t n);
 
 #endif

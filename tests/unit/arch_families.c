@@ -10,6 +10,7 @@
 #include "arch.h"
 #include "error.h"
 #include "file.h"
+#include "peft.h"
 #include "rope_table.h"
 
 #include <math.h>
@@ -380,6 +381,42 @@ static void test_yarn_blends_between_its_betas(void **state)
     assert_true(fabs((double)cosine[0] - 1.5 * cos(3)) < 1e-6 && fabs((double)sine[0] - 1.5 * sin(3)) < 1e-6);
 }
 
+/* PEFT 0.21, peft/utils/constants.py: TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING. */
+static void test_default_targets_are_those_of_peft(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *config, *targets;
+    } models[] = {
+        {"{\"model_type\":\"gpt_neox\"," SIZES ",\"intermediate_size\":96}", "attention.query_key_value"},
+        {GPT2(""), "attn.c_attn"},
+        {NEO(",\"attention_types\":[[[\"global\"],3]]"), "attn.attention.q_proj attn.attention.v_proj"},
+        {OPT(""), "self_attn.q_proj self_attn.v_proj"},
+        {LLAMA("llama", ""), "self_attn.q_proj self_attn.v_proj"},
+        {LLAMA("mistral", ""), "self_attn.q_proj self_attn.v_proj"},
+        {LLAMA("qwen2", ""), "self_attn.q_proj self_attn.v_proj"},
+        {LLAMA("qwen3", ""), "self_attn.q_proj self_attn.v_proj"},
+        {BERT("bert", ""), "attention.self.query attention.self.value"},
+        {BERT("roberta", ""), "attention.self.query attention.self.value"},
+    };
+    const struct peft_config config = {.r = 8, .lora_alpha = 8};
+    bool match[3 * ARCH_LINEARS_MAX];
+    struct arch a;
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        char targets[256] = "";
+        read_text(&a, models[i].config, ARCH_BACKBONE);
+        assert_true(peft_match_all(match, &config, &a) > 0);
+        for (int slot = 0; slot < ARCH_LINEARS_MAX; slot++)
+            if (match[ARCH_LINEARS_MAX + slot])
+                snprintf(targets + strlen(targets), sizeof targets - strlen(targets), "%s%s", *targets ? " " : "",
+                         a.linear[slot].module);
+        assert_string_equal(targets, models[i].targets);
+    }
+    read_text(&a, DISTIL(""), ARCH_BACKBONE);
+    assert_int_equal(peft_match_all(match, &config, &a), -1);
+    assert_non_null(strstr(error_message(), "target_modules is needed: PEFT has no default for distilbert; it has attention.q_"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -391,6 +428,7 @@ int main(void)
         cmocka_unit_test(test_encoders),
         cmocka_unit_test(test_written_config_reads_back),
         cmocka_unit_test(test_yarn_blends_between_its_betas),
+        cmocka_unit_test(test_default_targets_are_those_of_peft),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -62,7 +62,7 @@ static int free_corpus(void **state)
 static double score(const struct corpus *c, const char *bytes, size_t n)
 {
     double value;
-    const struct reward_text text = {0, "", bytes, 0, n};
+    const struct reward_text text = {.prompt = "", .response = bytes, .response_bytes = n};
     assert_int_equal(reward_lexicon_score(c->lexicon, &text, 1, &value), 0);
     return value;
 }

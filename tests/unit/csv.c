@@ -80,6 +80,7 @@ static void test_malformed(void **state)
     expect_error("a,b\n1\n", "f.csv:2: 1 fields where the header has 2");
     expect_error("a,b\n1,2\n1,2,3\n", "f.csv:3: 3 fields where the header has 2");
     expect_error("a,b,a\n", "f.csv:1: the field name \"a\" occurs twice");
+    expect_error("a,b\n\"x\ny\",\xc3\n", "f.csv:3: holds bytes that are no UTF-8");
     expect_error("a\n1\n\"x\n\n", "f.csv:3: a quoted field begins here and does not end");
     expect_error("a\n\"x\n\"y\n", "f.csv:3: text behind the closing quote of a field");
     expect_error(

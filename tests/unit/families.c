@@ -1,5 +1,5 @@
 /* Every family against values recorded from transformers in float64 (tests/reference): hidden states and logits, class logits,
- * decoding token by token. With RLHF_TEST_DEVICE on that backend. */
+ * decoding token by token. With RLHF_TEST_DEVICE on that backend. Arguments: folders (absolute) instead of those. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,13 +14,32 @@
 #include <string.h>
 
 /* Folders below tests/reference. */
-static const char *const language_models[] = {
-    "neox-parallel",     "neox-sequential",    "llama-gqa",  "llama-untied",        "families/gpt2",
-    "families/gpt-neo",  "families/opt",       "families/opt-post-norm", "families/llama-linear", "families/llama-yarn",
-    "families/mistral",  "families/qwen2",     "families/qwen2-window",  "families/qwen3",
+static const char *const recorded_folders[] = {
+    "neox-parallel",
+    "neox-sequential",
+    "llama-gqa",
+    "llama-untied",
+    "families/gpt2",
+    "families/gpt-neo",
+    "families/opt",
+    "families/opt-post-norm",
+    "families/llama-linear",
+    "families/llama-yarn",
+    "families/mistral",
+    "families/qwen2",
+    "families/qwen2-window",
+    "families/qwen3",
+    "families/gpt2-classifier",
+    "families/llama-classifier",
+    "families/distilbert",
+    "families/bert",
+    "families/roberta",
 };
-static const char *const classifiers[] = {"families/gpt2-classifier", "families/llama-classifier", "families/distilbert",
-                                          "families/bert", "families/roberta"};
+
+struct folders {
+    const char *const *path;
+    int n;
+};
 
 /* Opens a folder and its expected values, and describes its sequences. */
 struct recorded {
@@ -32,16 +51,18 @@ struct recorded {
     int n, n_tokens;
 };
 
-static void recorded_open(struct recorded *r, const char *name, enum arch_use use)
+static void recorded_open(struct recorded *r, const char *name)
 {
-    const struct bench_options options = {.use = use};
     struct bench *b = &r->bench;
+    bench_locate(b, name);
+    bench_done(safetensors_open(&r->expected, bench_file(b, "expected.safetensors")));
+    const bool classifier = !safetensors_find(&r->expected, "hidden.norm"); /* it has no states of every token */
+    const struct bench_options options = {.use = classifier ? ARCH_CLASSIFIER : ARCH_LANGUAGE_MODEL};
     int length[SEQUENCES];
     bench_describe(b, name, &options);
-    if (use == ARCH_CLASSIFIER)
+    if (classifier)
         model_add_score_head(&b->model, b->folder.arch.n_labels, b->folder.arch.score_bias, false, "score");
     bench_load(b, &options);
-    bench_done(safetensors_open(&r->expected, bench_file(b, "expected.safetensors")));
     json_t *root = bench_json(b, "expected.json");
     r->n = bench_ids(root, r->ids, length);
     r->n_tokens = 0;
@@ -110,41 +131,40 @@ static void check_decode(struct recorded *r)
     free(whole);
 }
 
-static void test_logits_and_decoding(void **state)
+static void check_scores(struct recorded *r)
 {
-    (void)state;
-    for (size_t i = 0; i < sizeof language_models / sizeof *language_models; i++) {
+    float score[SEQUENCES * 8];
+    const int labels = r->bench.folder.arch.n_labels;
+    struct model_pass pass = {.adapter = -1};
+    assert_in_range(labels, 1, 8);
+    bench_done(micro_batch_scores(&r->bench.mb, r->sequence, r->n, &pass, score));
+    expect_recorded(r, "logits", score, (int64_t)r->n * labels);
+}
+
+static void test_logits_equal_those_of_transformers(void **state)
+{
+    const struct folders *folders = *state;
+    for (int i = 0; i < folders->n; i++) {
         struct recorded r;
-        printf("%s\n", language_models[i]);
-        recorded_open(&r, language_models[i], ARCH_LANGUAGE_MODEL);
-        check_logits(&r);
-        check_decode(&r);
+        printf("%s\n", folders->path[i]);
+        recorded_open(&r, folders->path[i]);
+        if (r.bench.folder.arch.use == ARCH_CLASSIFIER) {
+            check_scores(&r);
+        } else {
+            check_logits(&r);
+            check_decode(&r);
+        }
         recorded_close(&r);
     }
 }
 
-static void test_class_logits(void **state)
+int main(int argc, char **argv)
 {
-    (void)state;
-    for (size_t i = 0; i < sizeof classifiers / sizeof *classifiers; i++) {
-        struct recorded r;
-        float score[SEQUENCES * 8];
-        struct model_pass pass = {.adapter = -1};
-        printf("%s\n", classifiers[i]);
-        recorded_open(&r, classifiers[i], ARCH_CLASSIFIER);
-        const int labels = r.bench.folder.arch.n_labels;
-        assert_in_range(labels, 2, 8);
-        bench_done(micro_batch_scores(&r.bench.mb, r.sequence, r.n, &pass, score));
-        expect_recorded(&r, "logits", score, (int64_t)r.n * labels);
-        recorded_close(&r);
-    }
-}
-
-int main(void)
-{
+    struct folders folders = {recorded_folders, sizeof recorded_folders / sizeof *recorded_folders};
+    if (argc > 1)
+        folders = (struct folders){(const char *const *)argv + 1, argc - 1};
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_logits_and_decoding),
-        cmocka_unit_test(test_class_logits),
+        cmocka_unit_test_prestate(test_logits_equal_those_of_transformers, &folders),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

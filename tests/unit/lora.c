@@ -165,6 +165,12 @@ static void test_modules_to_save(void **state)
     check("score");
 }
 
+static void test_conv1d(void **state)
+{
+    (void)state;
+    check("conv1d");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -174,6 +180,7 @@ int main(void)
         cmocka_unit_test(test_all_linear_with_exclusions),
         cmocka_unit_test(test_regular_expression_with_exclusions),
         cmocka_unit_test(test_modules_to_save),
+        cmocka_unit_test(test_conv1d),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -20,17 +20,18 @@
 static void bench_open(struct bench *b, const char *name, bool adapter, bool train_all)
 {
     const struct bench_options o = {.train_all = train_all};
-    struct peft_adapter recorded = {0};
     bench_describe(b, name, &o);
     if (adapter) {
-        bench_done(peft_open(&recorded, bench_file(b, "adapter"), &b->folder.arch));
-        bench_done(lora_attach(&b->model, &recorded.config, 1));
+        bench_done(peft_open(&b->adapter, bench_file(b, "adapter"), &b->folder.arch));
+        bench_done(lora_attach(&b->model, &b->adapter.config, 1));
+        assert_int_equal(lora_attach_frozen(&b->model, &b->adapter), 1);
         model_add_value_head(&b->model);
     }
     bench_load(b, &o);
     if (adapter)
-        bench_done(lora_read(&b->model, &recorded, bench_file(b, "adapter")));
-    peft_close(&recorded);
+        bench_done(lora_read(&b->model, &b->adapter, bench_file(b, "adapter")));
+    if (adapter)
+        bench_done(lora_read_frozen(&b->model, &b->adapter, 1));
 }
 
 static void check_forward(const char *name)
@@ -132,6 +133,44 @@ static void test_decode_equals_training_pass(void **state)
     (void)state;
     check_decode("neox-parallel");
     check_decode("llama-gqa");
+}
+
+/* The frozen adapter is the trained one's equal, bit for bit, and stays when that one is trained. */
+static void check_frozen_adapter(const char *name)
+{
+    struct bench b;
+    int32_t ids[SEQUENCES][LONGEST];
+    int length[SEQUENCES];
+    float logprob[4][LONGEST];
+    bench_open(&b, name, true, false);
+    json_t *root = bench_json(&b, "expected.json");
+    bench_ids(root, ids, length);
+    const size_t bytes = (size_t)(length[0] - 1) * sizeof(float);
+    const int adapter[] = {0, 1, -1, 1};
+    for (int i = 0; i < 4; i++) {
+        struct sequence s = {.ids = ids[0], .n = length[0], .first = 1, .logprob = logprob[i]};
+        struct model_pass pass = {.adapter = adapter[i]};
+        bench_done(micro_batch_forward(&b.mb, &s, 1, &pass, 1.0f));
+        if (i == 2) {
+            b.be.ops->zero(&b.be, b.model.trainable.value, (size_t)b.model.trainable.n * sizeof(float));
+            model_refresh(&b.model);
+        }
+    }
+    assert_memory_equal(logprob[0], logprob[1], bytes);
+    assert_memory_not_equal(logprob[0], logprob[2], bytes);
+    assert_memory_equal(logprob[0], logprob[3], bytes);
+    for (int i = 2; i < LINEAR_ADAPTERS; i++)
+        assert_int_equal(lora_attach_frozen(&b.model, &b.adapter), i);
+    assert_int_equal(lora_attach_frozen(&b.model, &b.adapter), -1);
+    json_decref(root);
+    bench_close(&b);
+}
+
+static void test_frozen_adapter_beside_the_trained_one(void **state)
+{
+    (void)state;
+    check_frozen_adapter("neox-parallel");
+    check_frozen_adapter("llama-gqa");
 }
 
 static void check_ppo_tokens(const struct bench *b, const struct policy_loss_tokens *x, const struct safetensors *expected, const json_t *root,
@@ -286,53 +325,6 @@ static void test_all_weights_llama(void **state)
 {
     (void)state;
     check_all_weights("llama-gqa");
-}
-
-/* The frozen adapter is the trained one's equal, bit for bit, and stays when that one is trained. */
-static void check_frozen_adapter(const char *name)
-{
-    struct bench b;
-    struct peft_adapter recorded;
-    int32_t ids[SEQUENCES][LONGEST];
-    int length[SEQUENCES];
-    float logprob[4][LONGEST];
-    const struct bench_options o = {0};
-    bench_describe(&b, name, &o);
-    bench_done(peft_open(&recorded, bench_file(&b, "adapter"), &b.folder.arch));
-    bench_done(lora_attach(&b.model, &recorded.config, 1));
-    assert_int_equal(lora_attach_frozen(&b.model, &recorded), 1);
-    bench_load(&b, &o);
-    bench_done(lora_read(&b.model, &recorded, bench_file(&b, "adapter")));
-    bench_done(lora_read_frozen(&b.model, &recorded, 1));
-    json_t *root = bench_json(&b, "expected.json");
-    bench_ids(root, ids, length);
-    const size_t bytes = (size_t)(length[0] - 1) * sizeof(float);
-    const int adapter[] = {0, 1, -1, 1};
-    for (int i = 0; i < 4; i++) {
-        struct sequence s = {.ids = ids[0], .n = length[0], .first = 1, .logprob = logprob[i]};
-        struct model_pass pass = {.adapter = adapter[i]};
-        bench_done(micro_batch_forward(&b.mb, &s, 1, &pass, 1.0f));
-        if (i == 2) {
-            b.be.ops->zero(&b.be, b.model.trainable.value, (size_t)b.model.trainable.n * sizeof(float));
-            model_refresh(&b.model);
-        }
-    }
-    assert_memory_equal(logprob[0], logprob[1], bytes);
-    assert_memory_not_equal(logprob[0], logprob[2], bytes);
-    assert_memory_equal(logprob[0], logprob[3], bytes);
-    for (int i = 2; i < LINEAR_ADAPTERS; i++)
-        assert_int_equal(lora_attach_frozen(&b.model, &recorded), i);
-    assert_int_equal(lora_attach_frozen(&b.model, &recorded), -1);
-    json_decref(root);
-    peft_close(&recorded);
-    bench_close(&b);
-}
-
-static void test_frozen_adapter_beside_the_trained_one(void **state)
-{
-    (void)state;
-    check_frozen_adapter("neox-parallel");
-    check_frozen_adapter("llama-gqa");
 }
 
 int main(void)

@@ -1,4 +1,4 @@
-/* Training passes of every family against values recorded from transformers, peft and torch in float64 (tests/reference/train):
+/* Training passes of every family against values recorded from transformers, peft and torch in float64 (tests/reference/families):
  * outputs of a policy and scores of a classifier, the gradients of a weighted sum of them in adapters on all of the layers'
  * linears and in the head. And what decides nothing: threads, micro-batches, recomputation, decoding instead of the pass. */
 #include <setjmp.h>
@@ -11,14 +11,15 @@
 #include "gradient.h"
 #include "support/model_bench.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { CLASSES = 3 };
 
-static const char *const policies[] = {"gpt2", "gpt_neo", "opt", "mistral", "qwen2", "qwen3"};
-static const char *const classifiers[] = {"gpt2-score", "distilbert", "bert", "roberta"};
+static const char *const policies[] = {"gpt2", "gpt-neo", "opt", "opt-post-norm", "mistral", "qwen2", "qwen2-window", "qwen3"};
+static const char *const classifiers[] = {"gpt2-classifier", "llama-classifier", "distilbert", "bert", "roberta"};
 enum { POLICIES = sizeof policies / sizeof *policies, CLASSIFIERS = sizeof classifiers / sizeof *classifiers };
 
 /* A recorded folder and its model, with what the record says of it. */
@@ -28,7 +29,7 @@ struct train {
     json_t *root;
     int32_t ids[SEQUENCES][LONGEST];
     int n, length[SEQUENCES], first[SEQUENCES], rows; /* first: of the response; rows: response tokens in all */
-    int classes;                                      /* 0: a policy */
+    int classes;                                      /* of a classifier; 0: a policy */
     float *score;                                     /* [n][classes] */
     float *logprob, *entropy, *value;                 /* [rows] */
     float *given[3];                                  /* derivatives of the outputs: [rows] each, or the scores' in the first */
@@ -64,11 +65,10 @@ static void fill_trainables(struct train *t)
     for (int i = 0; i < m->trainable.n_entries; i++) {
         const struct trainable_entry *e = &m->trainable.entry[i];
         char name[256];
-        const char *head = strrchr(e->name, '.');
         if (strstr(e->name, ".lora_"))
             snprintf(name, sizeof name, "adapter.%s", e->name);
         else
-            snprintf(name, sizeof name, "%s%s", t->classes ? "head" : "value", head);
+            snprintf(name, sizeof name, "head%s", strrchr(e->name, '.'));
         float *values = bench_floats(&t->recorded, name, e->rows * e->cols);
         t->b.be.ops->copy_in(&t->b.be, m->trainable.value + e->offset, values, (size_t)(e->rows * e->cols) * sizeof *values);
         free(values);
@@ -98,16 +98,18 @@ static void read_record(struct train *t)
 static void train_open(struct train *t, const char *name, struct bench_options o, bool last_layer)
 {
     char folder[256];
-    snprintf(folder, sizeof folder, "train/%s", name);
+    snprintf(folder, sizeof folder, "families/%s", name);
     *t = (struct train){0};
-    struct bench path_only = {0};
-    const char *srcdir = getenv("srcdir");
-    snprintf(path_only.path, sizeof path_only.path, "%s/tests/reference/%s", srcdir ? srcdir : ".", folder);
-    t->root = bench_json(&path_only, "train.json");
-    t->classes = (int)bench_number(t->root, "n_labels");
-    o.use = t->classes ? ARCH_BACKBONE : ARCH_LANGUAGE_MODEL;
-    bench_describe(&t->b, folder, &o);
+    bench_locate(&t->b, folder);
+    t->root = bench_json(&t->b, "train.json");
     bench_done(safetensors_open(&t->recorded, bench_file(&t->b, "train.safetensors")));
+    const struct safetensors_entry *scores = safetensors_find(&t->recorded, "dscore");
+    t->classes = scores ? (int)scores->shape[1] : 0;
+    o.use = scores ? ARCH_BACKBONE : ARCH_LANGUAGE_MODEL;
+    bench_describe(&t->b, folder, &o);
+    const json_t *error = json_object_get(t->root, "bfloat16_error"); /* of torch's own: ours may be somewhat larger */
+    t->b.rounded_outputs = fmax(t->b.rounded_outputs, 1.5 * json_number_value(json_array_get(error, 0)));
+    t->b.rounded_gradients = fmax(t->b.rounded_gradients, 1.5 * json_number_value(json_array_get(error, 1)));
     attach(t, last_layer);
     if (t->classes)
         model_add_score_head(&t->b.model, t->classes, safetensors_find(&t->recorded, "head.bias") != NULL, true, "score");
@@ -292,7 +294,7 @@ static void test_gradients_end_at_the_lowest_adapter(void **state)
 {
     (void)state;
     check_last_layer("gpt2");
-    check_last_layer("opt");
+    check_last_layer("opt-post-norm");
     check_last_layer("bert");
 }
 

@@ -51,12 +51,12 @@ static void test_what_is_refused(void **state)
     char *path = list_path();
     refused(NULL, 0, "no reward is configured");
     refused(&(struct reward_spec){.type = "lexikon", .weight = 1}, 1,
-            "\"lexikon\" is no reward type; there are \"lexicon\", \"program\"");
+            "\"lexikon\" is no reward type; there are \"lexicon\", \"program\", \"classifier\", \"adapter\"");
     refused(&(struct reward_spec){.weight = 1}, 1, "is no reward type");
     refused(&(struct reward_spec){.type = "classifier", .weight = 1}, 1,
-            "\"classifier\" is not built yet");
+            "reward \"classifier\": path is missing");
     refused(&(struct reward_spec){.type = "adapter", .weight = 1}, 1,
-            "\"adapter\" is not built yet");
+            "reward \"adapter\": path is missing");
     refused(&(struct reward_spec){.type = "lexicon", .weight = 1}, 1,
             "reward \"lexicon\": path is missing");
     refused(&(struct reward_spec){.type = "program", .name = "mine", .weight = 1}, 1,
@@ -85,10 +85,11 @@ static void test_weighted_sum_and_parts(void **state)
          .timeout_sec = 20},
     };
     const struct reward_text texts[3] = {
-        {0, "p", "good bad", 1, 8}, {1, "p", "Good!", 1, 5}, {2, "p", "", 1, 0}};
+        {0, "p", "good bad", 1, 8, NULL, 0}, {1, "p", "Good!", 1, 5, NULL, 0}, {2, "p", "", 1, 0, NULL, 0}};
     struct reward *r;
     double score[3], parts[6], again[3];
     assert_int_equal(reward_open(&r, specs, 2), 0);
+    assert_int_equal(reward_load(r), 0);
     assert_int_equal(reward_n_parts(r), 2);
     assert_string_equal(reward_part_name(r, 0), "mood");
     assert_string_equal(reward_part_name(r, 1), "length");

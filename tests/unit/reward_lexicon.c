@@ -40,7 +40,8 @@ static int open_list(void **lexicon, const char *bytes, size_t n)
 static double score_bytes(void *lexicon, const char *response, size_t n)
 {
     double score;
-    const struct reward_text text = {0, "good good good", response, 14, n};
+    const struct reward_text text = {
+        .prompt = "good good good", .prompt_bytes = 14, .response = response, .response_bytes = n};
     assert_int_equal(reward_lexicon_score(lexicon, &text, 1, &score), 0);
     return score;
 }

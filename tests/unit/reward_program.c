@@ -23,6 +23,8 @@ static void *open_program(const char *command, double timeout_sec)
     if (reward_program_open(
             &p, &(struct reward_spec){.command = command, .timeout_sec = timeout_sec}) != 0)
         fail_msg("%s", error_message());
+    if (reward_program_load(p) != 0)
+        fail_msg("%s", error_message());
     return p;
 }
 
@@ -30,7 +32,8 @@ static int score_n(void *p, int n, const char *response, double *score)
 {
     struct reward_text *texts = calloc((size_t)n, sizeof *texts);
     for (int i = 0; i < n; i++)
-        texts[i] = (struct reward_text){100 + i, "the prompt", response, 10, strlen(response)};
+        texts[i] = (struct reward_text){.index = 100 + i, .prompt = "the prompt", .response = response, .prompt_bytes = 10,
+                                        .response_bytes = strlen(response)};
     const int rc = reward_program_score(p, texts, n, score);
     free(texts);
     return rc;
@@ -57,7 +60,7 @@ static void test_lines_are_what_the_header_says(void **state)
     snprintf(command, sizeof command,
              "while IFS= read -r line; do [ \"$line\" = '%s' ] && echo 1.5 || echo -1; done", line);
     void *p = open_program(command, 20);
-    const struct reward_text text = {7, "a\nb", "say \"\xc3\xb6\" \0\xff", 3, 11};
+    const struct reward_text text = {7, "a\nb", "say \"\xc3\xb6\" \0\xff", 3, 11, NULL, 0};
     assert_int_equal(reward_program_score(p, &text, 1, &score), 0);
     assert_true(score == 1.5);
     reward_program_close(p);

@@ -78,29 +78,32 @@ static int run_file(const struct tokenizer *t, const char *path, int *n_lines)
     return wrong;
 }
 
-static void run_tokenizer(const char *folder, const char *name, const char *vectors)
+/* The tokenizer at path on the vectors of this name, the disputed ones too. */
+static void run_vectors(const char *path, const char *vectors)
 {
     const char *data = getenv("RLHF_HPC_DATA");
-    if (!data) {
-        printf("RLHF_HPC_DATA is not set\n");
-        skip();
-    }
-    char path[4096];
+    char file[4096];
     struct tokenizer *t;
-    snprintf(path, sizeof path, "%s/%s/%s", data, folder, name);
     if (tokenizer_open(&t, path))
         fail_msg("%s", error_message());
-    int n = 0, wrong;
-    snprintf(path, sizeof path, "%s/vectors/%s.jsonl", data, vectors);
-    wrong = run_file(t, path, &n);
+    int n = 0;
+    snprintf(file, sizeof file, "%s/vectors/%s.jsonl", data, vectors);
+    int wrong = run_file(t, file, &n);
     assert_true(wrong >= 0);
-    snprintf(path, sizeof path, "%s/vectors/%s.disputed.jsonl", data, vectors);
-    int disputed = run_file(t, path, &n);
+    snprintf(file, sizeof file, "%s/vectors/%s.disputed.jsonl", data, vectors);
+    int disputed = run_file(t, file, &n);
     wrong += disputed > 0 ? disputed : 0;
-    printf("%s: %d of %d lines equal\n", name, n - wrong, n);
+    printf("%s: %d of %d lines equal\n", path, n - wrong, n);
     assert_int_equal(wrong, 0);
     assert_true(n >= 428);
     tokenizer_close(t);
+}
+
+static void run_tokenizer(const char *folder, const char *name, const char *vectors)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s/%s", getenv("RLHF_HPC_DATA"), folder, name);
+    run_vectors(path, vectors);
 }
 
 #define VECTOR_TEST(function, folder, name) VECTORS_OF(function, folder, name, name)
@@ -125,6 +128,20 @@ VECTOR_TEST(test_bert, "tokenizers", "bert-base-uncased")
 VECTORS_OF(test_distilbert, "tokenizers", "distilbert-base-uncased", "bert-base-uncased")
 VECTORS_OF(test_mini_distilbert, "models", "mini-distilbert-sentiment", "bert-base-uncased")
 
+/* A folder that has vocab.txt alone. */
+static void test_bert_vocab(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/rlhf-vectors-XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    char *from = file_join(getenv("RLHF_HPC_DATA"), "tokenizers/bert-base-uncased/vocab.txt"), *to = file_join(folder, "vocab.txt");
+    assert_int_equal(file_copy(to, from), 0);
+    run_vectors(folder, "bert-base-uncased");
+    free(from);
+    free(to);
+    file_remove_tree(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -135,6 +152,7 @@ int main(void)
         cmocka_unit_test(test_mini_gpt_neox), cmocka_unit_test(test_mini_gpt2),
         cmocka_unit_test(test_stories260k),   cmocka_unit_test(test_bert),
         cmocka_unit_test(test_distilbert),    cmocka_unit_test(test_mini_distilbert),
+        cmocka_unit_test(test_bert_vocab),
     };
     if (!getenv("RLHF_HPC_DATA")) {
         printf("RLHF_HPC_DATA is not set: no vectors to compare with\n");

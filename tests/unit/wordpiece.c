@@ -10,11 +10,12 @@
 
 #include "categories.h"
 #include "error.h"
-#include "normalize.h"
+#include "file.h"
 #include "support/tokenizer_file.h"
 #include "trie.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define VOCAB                                                                                                                    \
@@ -206,6 +207,45 @@ static void test_characters_have_the_classes_of_the_library(void **state)
     assert_int_equal(category_lowercase('z'), 'z');
 }
 
+/* Old folders: the stages are those of the file that transformers makes of vocab.txt. */
+static void test_vocab_alone(void **state)
+{
+    (void)state;
+    static const char vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\r\nfilm\na\n##s\nA\n!";
+    char *old = file_join(folder, "old"), *path = file_join(old, "vocab.txt"), *config = file_join(old, "tokenizer_config.json");
+    struct tokenizer *t;
+    assert_int_equal(file_make_folders(old), 0);
+    assert_int_equal(tokenizer_open(&t, old), -1);
+    assert_non_null(strstr(error_message(), "tokenizer.json: cannot open"));
+    assert_int_equal(file_write_atomic(path, vocab, strlen(vocab)), 0);
+    assert_int_equal(tokenizer_open(&t, old), 0);
+    assert_ids(t, "A films!", 8, true, IDS(2, 6, 5, 7, 9, 3));
+    assert_ids(t, "a [MASK]", 8, false, IDS(6, 4));
+    assert_text(t, true, "a films!", IDS(2, 6, 5, 7, 9, 3));
+    tokenizer_close(t);
+    assert_int_equal(file_write_atomic(config, "{\"do_lower_case\": false}", 24), 0);
+    assert_int_equal(tokenizer_open(&t, old), 0);
+    assert_ids(t, "A films!", 8, true, IDS(2, 8, 5, 7, 9, 3));
+    tokenizer_close(t);
+    static const struct {
+        const char *bytes;
+        size_t n;
+        const char *message;
+    } broken[] = {{"[UNK]\n\xff\n", 8, "vocab.txt:2: holds bytes"},
+                  {"a\0b\n", 4, "vocab.txt:1: holds bytes"},
+                  {"[UNK]\n[SEP]\n", 12, "no line \"[PAD]\""},
+                  {"", 0, "no line \"[UNK]\""}};
+    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+        assert_int_equal(file_write_atomic(path, broken[i].bytes, broken[i].n), 0);
+        assert_int_equal(tokenizer_open(&t, old), -1);
+        assert_non_null(strstr(error_message(), broken[i].message));
+    }
+    error_clear();
+    free(old);
+    free(path);
+    free(config);
+}
+
 static void test_trie(void **state)
 {
     (void)state;
@@ -238,6 +278,7 @@ int main(void)
         cmocka_unit_test(test_roberta),
         cmocka_unit_test(test_byte_level_words),
         cmocka_unit_test(test_characters_have_the_classes_of_the_library),
+        cmocka_unit_test(test_vocab_alone),
         cmocka_unit_test(test_trie),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
