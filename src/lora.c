@@ -159,6 +159,31 @@ static int read_saved_score(struct model *m, const struct peft_adapter *adapter,
     return read_score(m, weight, bias);
 }
 
+/* The pooler of the folder's classifier, where PEFT saved it with the head; it stays frozen. */
+static int read_saved_pooler(struct model *m, const struct peft_adapter *adapter, const char *folder)
+{
+    const int64_t H = m->arch->hidden;
+    const struct safetensors_entry *part[2]; /* weight, bias */
+    char name[ARCH_NAME_MAX];
+    if (!m->arch->pooler)
+        return 0;
+    for (int i = 0; i < 2; i++) {
+        arch_tensor_name(name, sizeof name, m->arch, ROLE_POOLER, 0, 0, i == 1);
+        part[i] = peft_find_saved(adapter, name);
+    }
+    if (!part[0] && !part[1])
+        return 0;
+    if (!part[0] || !part[1] || part[0]->n_dims != 2 || part[0]->shape[0] != H || part[0]->shape[1] != H || part[1]->n != H)
+        return error_set(ERR_FILE, "%s: %s and its weight are not of %lld outputs of as many inputs", folder, name, (long long)H);
+    float *rows = malloc((size_t)(H * H) * sizeof *rows);
+    CHECK(rows, "out of memory");
+    int rc = safetensors_floats(rows, part[0], 0, H * H);
+    if (!rc)
+        m->be->ops->linear_put_rows(m->be, &m->pooler, rows, DTYPE_F32, 0, (int)H);
+    free(rows);
+    return rc ? rc : read_tensor(m, m->pooler.bias, part[1]);
+}
+
 int lora_read(struct model *m, const struct peft_adapter *adapter, const char *folder)
 {
     for (int i = 0; i < adapter->n; i++) {
@@ -183,6 +208,8 @@ int lora_read(struct model *m, const struct peft_adapter *adapter, const char *f
     }
     if (!rc && m->score.offset >= 0)
         rc = read_saved_score(m, adapter, folder);
+    if (!rc && m->score.offset >= 0)
+        rc = read_saved_pooler(m, adapter, folder);
     model_refresh(m);
     return rc;
 }

@@ -28,8 +28,8 @@ void lora_init(struct model *m, uint64_t seed);
 int lora_read_score(struct model *m, const struct safetensors *weights);
 
 /* Values from a PEFT folder that was opened for this architecture and attached with its own configuration, from the value head
- * beside it, and of the score head among its modules_to_save, where they are there (else the heads keep their values). Errors:
- * unreadable tensors, a score head of another shape. */
+ * beside it, and of the score head and the pooler before it among its modules_to_save, where they are there (else the heads keep their
+ * values). Errors: unreadable tensors, a score head of another shape. */
 int lora_read(struct model *m, const struct peft_adapter *adapter, const char *folder);
 
 /* Writes the adapters as a PEFT folder, the value head beside them, a trained score head (with the pooler before it, where one is
