@@ -38,6 +38,11 @@ const char *arch_classifier_class(const struct arch *a)
     return a->family->classifier;
 }
 
+int arch_classifier_pad(const struct arch *a)
+{
+    return a->pad >= 0 || !a->n_eos ? a->pad : a->eos[0];
+}
+
 const char *arch_head_module(const struct arch *a)
 {
     return a->use == ARCH_LANGUAGE_MODEL ? a->family->name.head : a->family->name.score;

@@ -171,6 +171,11 @@ const char *arch_embedding_module(const struct arch *a); /* "gpt_neox.embed_in" 
 const char *arch_score_module(const struct arch *a);     /* "score", "classifier", "classifier.out_proj" */
 const char *arch_pooler_module(const struct arch *a);    /* "pre_classifier"; NULL without a pooler */
 const char *arch_classifier_class(const struct arch *a); /* "LlamaForSequenceClassification": transformers' name */
+
+/* The token that fills batches of a classifier, for which transformers scores the last token that is another: pad_token_id, else
+ * the first end token; -1: none. */
+int arch_classifier_pad(const struct arch *a);
+
 const char *arch_head_module(const struct arch *a);      /* of this use: "embed_out", else the score's */
 
 int64_t arch_parameters(const struct arch *a); /* elements of all tensors */

@@ -41,8 +41,8 @@ static int write_config(const char *folder, const struct arch *a, const char *ba
     if (!rc) {
         set_labels(config, labels);
         set(config, "architectures", json_pack("[s]", arch_classifier_class(a)));
-        if (a->pad < 0 && a->n_eos)
-            set(config, "pad_token_id", json_integer(a->eos[0]));
+        if (arch_classifier_pad(a) >= 0)
+            set(config, "pad_token_id", json_integer(arch_classifier_pad(a)));
         rc = document_write(to, config);
     }
     json_decref(config);

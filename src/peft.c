@@ -60,11 +60,15 @@ static bool is_of_module(const char *name, const char *module)
     return !strncmp(name, module, n) && name[n] == '.';
 }
 
+/* PEFT saves every module whose path ends with one of the names: "pre_classifier" for "classifier". */
 static bool is_saved(const struct peft_config *c, const char *name)
 {
-    for (int i = 0; i < c->modules_to_save.n; i++)
-        if (is_of_module(name, c->modules_to_save.item[i]))
-            return true;
+    for (int i = 0; i < c->modules_to_save.n; i++) {
+        const char *module = c->modules_to_save.item[i];
+        for (const char *at = name; *module && (at = strstr(at, module)); at++)
+            if (at[strlen(module)] == '.')
+                return true;
+    }
     return false;
 }
 

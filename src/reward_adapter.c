@@ -136,7 +136,7 @@ static int score_sequences(struct state *s, int n)
 int reward_adapter_score(void *state, const struct reward_text *texts, int64_t n, double *score)
 {
     struct state *s = state;
-    const int pad = s->engine->folder.arch.pad;
+    const int pad = arch_classifier_pad(&s->engine->folder.arch);
     for (int64_t done = 0; done < n; done += TEXTS) {
         const int k = (int)(n - done < TEXTS ? n - done : TEXTS);
         for (int i = 0; i < k; i++) {

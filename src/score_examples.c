@@ -19,11 +19,13 @@ static struct score_example *add_example(struct score_examples *x)
 
 /* Ends a sequence that began at token `start`. */
 static int end_sequence(struct score_examples *x, struct score_example *e, int which, int64_t start, const struct dataset *d,
-                        const struct dataset_row *row)
+                        const struct dataset_row *row, const struct score_format *how)
 {
-    const int64_t n = x->tokens.n - start;
-    if (n == 0)
+    if (x->tokens.n == start)
         return error_set(ERR_FILE, "%s:%lld: the text gives no tokens", d->path, (long long)row->line);
+    while (x->tokens.n > start + 1 && x->tokens.ids[x->tokens.n - 1] == how->pad)
+        x->tokens.n--;
+    const int64_t n = x->tokens.n - start;
     e->start[which] = start;
     e->n[which] = (int)n;
     x->longest = (int)n > x->longest ? (int)n : x->longest;
@@ -47,7 +49,7 @@ static int add_text(struct score_examples *x, const struct dataset *d, const str
         }
         x->tokens.n = start + how->context;
     }
-    return end_sequence(x, e, 0, start, d, row);
+    return end_sequence(x, e, 0, start, d, row, how);
 }
 
 /* The prompt with an answer behind it. */
@@ -65,7 +67,7 @@ static int add_answer(struct score_examples *x, struct score_example *e, int whi
     TRY(rc);
     if (how->eos >= 0 && !row->rendered && (x->tokens.n == start || x->tokens.ids[x->tokens.n - 1] != how->eos))
         token_list_add(&x->tokens, how->eos);
-    return end_sequence(x, e, which, start, d, row);
+    return end_sequence(x, e, which, start, d, row, how);
 }
 
 static int add_pair(struct score_examples *x, const struct dataset *d, const struct dataset_row *row, const struct score_format *how)

@@ -5,7 +5,9 @@
  *                                 left out, as TRL's RewardTrainer does; "margin" may stand beside it
  *
  * Sequences of a causal model's pairs get an end token where they lack it (RewardTrainer does so), but not where a chat template
- * has written what ends a turn. Texts are tokenised as a whole, with the tokens that the tokenizer puts around them.
+ * has written what ends a turn. Texts are tokenised as a whole, with the tokens that the tokenizer puts around them. What is scored
+ * is the last token that does not pad (transformers' rule): those behind it, also an end token that pads, change nothing in a causal
+ * model and are left out.
  */
 #ifndef RLHF_SRC_SCORE_EXAMPLES_H
 #define RLHF_SRC_SCORE_EXAMPLES_H
@@ -36,6 +38,7 @@ struct score_format {
     const struct settings *settings;
     const struct tokenizer *tokenizer;
     int32_t eos; /* behind the sequences of pairs; -1: none */
+    int32_t pad; /* not scored at the end of a sequence; -1: none */
     int context, vocab;
 };
 

@@ -4,6 +4,7 @@
  *   folders read DIR ADAPTER            opens DIR/model and ADAPTER; prints layer, slot, and sums of a and b
  *   folders rewrite MODEL ADAPTER OUT   reads an adapter and writes what was read
  *   folders logits MODEL ADAPTER ID..   logits of the ids, a token a line; ADAPTER "-": none
+ *   folders scores MODEL ADAPTER ID..   scores of the ids by the head of the adapter; ADAPTER "-": by that of a classifier
  */
 #include "error.h"
 #include "file.h"
@@ -150,18 +151,40 @@ static int rewrite(const char *model, const char *folder, const char *to)
     return rc;
 }
 
+enum { IDS = 128 };
+
+/* At most IDS; returns their number. */
+static int read_ids(int32_t *ids, char **id, int n)
+{
+    n = n < IDS ? n : IDS;
+    for (int i = 0; i < n; i++)
+        ids[i] = atoi(id[i]);
+    return n;
+}
+
 static int print_logits(const char *model, const char *adapter, char **id, int n)
 {
-    int32_t ids[128];
+    int32_t ids[IDS];
     int vocab;
-    for (int i = 0; i < n && i < 128; i++)
-        ids[i] = atoi(id[i]);
     const bool off = !strcmp(adapter, "-");
-    float *logits = logits_of(model, off ? NULL : adapter, off ? LOGITS_OFF : LOGITS_TRAINED, ids, n < 128 ? n : 128, &vocab);
+    n = read_ids(ids, id, n);
+    float *logits = logits_of(model, off ? NULL : adapter, off ? LOGITS_OFF : LOGITS_TRAINED, ids, n, &vocab);
     for (int i = 0; logits && i < n * vocab; i++)
         printf("%.9g%s", logits[i], (i + 1) % vocab ? " " : "\n");
     free(logits);
     return logits ? 0 : -1;
+}
+
+static int print_scores(const char *model, const char *adapter, char **id, int n)
+{
+    int32_t ids[IDS];
+    int scores;
+    n = read_ids(ids, id, n);
+    float *score = scores_of(model, strcmp(adapter, "-") ? adapter : NULL, ids, n, &scores);
+    for (int i = 0; score && i < scores; i++)
+        printf("%.9g%s", score[i], i + 1 < scores ? " " : "\n");
+    free(score);
+    return score ? 0 : -1;
 }
 
 int main(int argc, char **argv)
@@ -183,8 +206,11 @@ int main(int argc, char **argv)
         rc = rewrite(argv[2], argv[3], argv[4]);
     } else if (argc > 5 && !strcmp(argv[1], "logits")) {
         rc = print_logits(argv[2], argv[3], argv + 4, argc - 4);
+    } else if (argc > 4 && !strcmp(argv[1], "scores")) {
+        rc = print_scores(argv[2], argv[3], argv + 4, argc - 4);
     } else {
-        error_set(ERR_INPUT, "usage: folders write DIR TARGETS | read DIR ADAPTER | rewrite MODEL ADAPTER OUT | logits MODEL ADAPTER ID..");
+        error_set(ERR_INPUT, "usage: folders write DIR TARGETS | read DIR ADAPTER | rewrite MODEL ADAPTER OUT | "
+                  "logits MODEL ADAPTER ID.. | scores MODEL ADAPTER ID..");
     }
     free(model);
     free(adapter);

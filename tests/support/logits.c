@@ -6,6 +6,7 @@
 #include "micro_batch.h"
 #include "weights.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { TOKENS_MAX = 128 };
@@ -26,10 +27,23 @@ static void layout(struct bench *b, int n)
     micro_batch_layout(&b->mb, &b->model, &b->arena);
 }
 
-static int open_bench(struct bench *b, const char *model, const char *adapter, int n)
+/* The head of an adapter, as a trained one, or of a classifier's folder. */
+static int add_score_head(struct bench *b, const char *adapter)
+{
+    const struct arch *a = &b->folder.arch;
+    char name[ARCH_NAME_MAX + 8];
+    snprintf(name, sizeof name, "%s.weight", arch_score_module(a));
+    const struct safetensors_entry *e = adapter ? peft_find_saved(&b->adapter, name) : safetensors_find(&b->folder.weights, name);
+    if (!e)
+        return error_set(ERR_FILE, "no %s", name);
+    model_add_score_head(&b->model, (int)e->shape[0], a->score_bias, adapter != NULL, arch_score_module(a));
+    return 0;
+}
+
+static int open_bench(struct bench *b, const char *model, enum arch_use use, const char *adapter, int n)
 {
     const char *device = getenv("RLHF_TEST_DEVICE");
-    TRY(hf_folder_open(&b->folder, model, ARCH_LANGUAGE_MODEL));
+    TRY(hf_folder_open(&b->folder, model, use));
     TRY(backend_open(&b->be, &(struct backend_choice){.device = device ? device : "cpu", .threads = 2}));
     const enum dtype file = (enum dtype)hf_folder_find(&b->folder, ROLE_EMBEDDING, 0, 0, false)->dtype;
     struct model_options o = {.dtype = file, .file_dtype = file};
@@ -39,6 +53,8 @@ static int open_bench(struct bench *b, const char *model, const char *adapter, i
         TRY(lora_attach(&b->model, &b->adapter.config, 1));
         TRY(lora_attach_frozen(&b->model, &b->adapter) == 1 ? 0 : -1);
     }
+    if (use != ARCH_LANGUAGE_MODEL)
+        TRY(add_score_head(b, adapter));
     layout(b, n);
     TRY(arena_place(&b->arena, &b->be, NULL));
     layout(b, n);
@@ -74,16 +90,39 @@ static float *pass_logits(struct bench *b, enum logits_adapter which, const int3
     return logits;
 }
 
+static void close_bench(struct bench *b)
+{
+    model_free(&b->model);
+    if (b->be.ops)
+        b->be.ops->close(&b->be);
+    peft_close(&b->adapter);
+    hf_folder_close(&b->folder);
+}
+
 float *logits_of(const char *model, const char *adapter, enum logits_adapter which, const int32_t *ids, int n, int *vocab)
 {
     struct bench b = {0};
     CHECK(n > 1 && n <= TOKENS_MAX, "%d tokens", n);
-    float *logits = open_bench(&b, model, adapter, n) == 0 ? pass_logits(&b, which, ids, n) : NULL;
+    float *logits = open_bench(&b, model, ARCH_LANGUAGE_MODEL, adapter, n) == 0 ? pass_logits(&b, which, ids, n) : NULL;
     *vocab = b.folder.arch.vocab;
-    model_free(&b.model);
-    if (b.be.ops)
-        b.be.ops->close(&b.be);
-    peft_close(&b.adapter);
-    hf_folder_close(&b.folder);
+    close_bench(&b);
     return logits;
+}
+
+float *scores_of(const char *model, const char *adapter, const int32_t *ids, int n, int *n_scores)
+{
+    struct bench b = {0};
+    const struct model_pass pass = {.adapter = adapter ? 0 : -1};
+    const struct sequence s = {.ids = ids, .n = n, .first = n};
+    CHECK(n > 0 && n <= TOKENS_MAX, "%d tokens", n);
+    int rc = open_bench(&b, model, adapter ? ARCH_BACKBONE : ARCH_CLASSIFIER, adapter, n);
+    float *score = rc ? NULL : malloc((size_t)b.model.score.n * sizeof *score);
+    CHECK(rc || score, "out of memory");
+    *n_scores = b.model.score.n;
+    if (!rc && micro_batch_scores(&b.mb, &s, 1, &pass, score) != 0) {
+        free(score);
+        score = NULL;
+    }
+    close_bench(&b);
+    return score;
 }

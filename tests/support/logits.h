@@ -11,4 +11,8 @@ enum logits_adapter { LOGITS_OFF, LOGITS_TRAINED, LOGITS_FROZEN };
  * $RLHF_TEST_DEVICE (cpu). adapter: a PEFT folder, read whatever `which` says; NULL: none. NULL with an error in the slot. */
 float *logits_of(const char *model, const char *adapter, enum logits_adapter which, const int32_t *ids, int n, int *vocab);
 
+/* Scores of one sequence, the caller's to free; *n_scores is set. adapter: a PEFT folder with a trained score head, on a model folder
+ * of any use; NULL: the model folder is a classifier's. NULL with an error in the slot. */
+float *scores_of(const char *model, const char *adapter, const int32_t *ids, int n, int *n_scores);
+
 #endif
