@@ -1,6 +1,6 @@
-/* Attention over whole sequences, causal or both ways, forward. A block takes a tile of queries of one head and goes through the keys that they see;
- * scores and probabilities stay in registers (FlashAttention-2, Dao, arXiv:2307.08691). The order of a row's sums is that of
- * attention.cuh: a split's sums start from nothing and are merged into the row's total, which costs a second set of sums in registers
+/* Attention over whole sequences, causal or both ways, forward. A block takes a tile of queries of one head and goes through the keys
+ * that they see; scores and probabilities stay in registers (FlashAttention-2, Dao, arXiv:2307.08691). The order of a row's sums is that
+ * of attention.cuh: a split's sums start from nothing and are merged into the row's total, which costs a second set of sums in registers
  * and gives decoding the freedom to compute splits apart. */
 #include "cuda/attention.cuh"
 #include "cuda/ops.h"

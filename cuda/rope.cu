@@ -172,7 +172,7 @@ static __global__ void __launch_bounds__(CHUNKS)
  *   x: of q and k. Rounded to bf16 once. dx may lie where dy does.
  * Block, Launch: as rope_kernel; 6 KiB of static shared memory
  * Bytes:   reads 2 N (nh + 2 nkv) hd and 2 N (nh + nkv) hd of x, writes 2 N (nh + 2 nkv) hd; bound by memory (4096 tokens of 32 heads of
- *          128 with 8 kv heads: 142 MB)
+ *          128 with 8 kv heads: 143 MB)
  * Same bits, Limits: as rope_kernel
  */
 static __global__ void __launch_bounds__(CHUNKS)

@@ -63,7 +63,7 @@ copy_libraries() {
 # What tests/gpu and tests/bench/gpu.sh run and read.
 copy_inputs() {
     (cd "$source" && tar -cf - README.md LICENSE input tests/gpu/*.sh tests/mpi/run.sh tests/mpi/ppo_runs.sh tests/mpi/killed.sh \
-        tests/bench/gpu.sh tests/bench/peer_ppo.py tests/bench/*.cfg tests/bench/*/config.json) | tar -C "$out" -xf -
+        tests/reference tests/bench/gpu.sh tests/bench/peer_ppo.py tests/bench/*.cfg tests/bench/*/config.json) | tar -C "$out" -xf -
 }
 
 write_env() {

@@ -65,7 +65,8 @@ void model_init(struct model *m, const struct arch *arch, struct backend *be, co
                         .outlier_threshold = o->outlier_threshold,
                         .train_all = o->train_all,
                         .reference = -1,
-                        .value_offset = -1};
+                        .value_offset = -1,
+                        .score.offset = -1};
     m->layer = calloc((size_t)arch->layers, sizeof *m->layer);
     m->x = calloc((size_t)arch->layers + 1, sizeof *m->x);
     m->kept = calloc((size_t)arch->layers, sizeof *m->kept);

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The tests of the CUDA backend on a card, a line each and a total: operations with real shapes; PPO runs that follow the CPU's, with
-# the same bits on one rank and on two; a killed run that goes on; memcheck and racecheck where compute-sanitizer is installed.
+# The tests of the CUDA backend on a card, a line each and a total: operations with real shapes; models of every family against values
+# of transformers; PPO runs that follow the CPU's, with the same bits on one rank and on two; a killed run that goes on; memcheck and
+# racecheck where compute-sanitizer is installed.
 # In a build (make check-gpu) or in an unpacked bundle. Without a device it says why and exits with 77. The module on the shim
 # serves where LD_LIBRARY_PATH leads to it; RLHF_TEST_SMALL=1 leaves its large shapes out.
 #   tests/gpu/check.sh [quick]    quick: shorter runs, no compute-sanitizer
@@ -74,13 +75,13 @@ check() {
     esac
 }
 
-# each_operation WHAT COMMAND..: COMMAND with each of the programs of tests/ops
-each_operation() {
-    local what=$1 operation
+# each_program WHAT COMMAND..: COMMAND with each of the programs of tests/ops, and of those of tests/unit that run models
+each_program() {
+    local what=$1 tested
     shift
-    for operation in "$builddir"/tests/ops/*; do
-        if [ -f "$operation" ] && [ -x "$operation" ] && [[ $(basename "$operation") != *.* ]]; then
-            check "$what: $(basename "$operation")" "$@" "$operation"
+    for tested in "$builddir"/tests/ops/* "$builddir"/tests/unit/{families,generate,lora,model,model_train}; do
+        if [ -f "$tested" ] && [ -x "$tested" ] && [[ $(basename "$tested") != *.* ]]; then
+            check "$what: $(basename "$tested")" "$@" "$tested"
         fi
     done
 }
@@ -111,14 +112,14 @@ sanitizer() {
         echo "compute-sanitizer does not support this device: no memcheck, no racecheck"
     else
         for tool in memcheck racecheck; do
-            each_operation $tool compute-sanitizer --tool $tool --error-exitcode 9
+            each_program $tool compute-sanitizer --tool $tool --error-exitcode 9
         done
     fi
 }
 
 find_device
 export RLHF_TEST_DEVICE=cuda
-each_operation operations env
+each_program test env
 if [ "${1:-}" = quick ]; then
     runs "${KILLED:-60 20}" 20 -s ppo.batch_size=8 -s ppo.mini_batch_size=4 -s ppo.ppo_epochs=1
 else

@@ -90,7 +90,7 @@ def tokenize(program, folder, texts, special, work):
         file.write(f'task = "tokenize";\nmodel: {{ path = "{folder}"; }};\ndata: {{ path = "{work}/texts.jsonl"; '
                    f'add_special_tokens = {"true" if special else "false"}; }};\nrun: {{ output_dir = "{work}/out"; }};\n')
     subprocess.run(["rm", "-rf", f"{work}/out"], check=True)
-    subprocess.run([program, f"{work}/input.cfg"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([program, f"{work}/input.cfg"], check=True, stdout=subprocess.DEVNULL, env={**os.environ, "TMPDIR": work})
     with open(f"{work}/out/tokenize.jsonl", encoding="utf-8", newline="\n") as file:
         return [json.loads(line) for line in file]
 

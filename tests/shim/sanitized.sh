@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The CUDA module under AddressSanitizer and UBSan, in a build of its own: its operations, sums over ranks, and a PPO run, all through
-# tests/shim, where memory of the device is poisoned when given and each allocation ends where it ends.
+# The CUDA module under AddressSanitizer and UBSan, in a build of its own: its operations, models of every family, sums over ranks, and
+# a PPO run, all through tests/shim, where memory of the device is poisoned when given and each allocation ends where it ends.
 #   tests/shim/sanitized.sh [BUILD]   from the source tree; BUILD (build-sanitized) is kept for the next time
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -11,7 +11,7 @@ cd "$build"
 make -s -j"$(nproc)"
 # what MPI and its helpers leave at exit is theirs
 export ASAN_OPTIONS=detect_leaks=0
-make -s -j"$(nproc)" check TESTS="$(cd "$OLDPWD" && echo tests/ops/*-cuda.sh) tests/shim/selftest tests/mpi/nccl.sh"
+make -s -j"$(nproc)" check TESTS="$(cd "$OLDPWD" && echo tests/ops/*-cuda.sh tests/unit/*-cuda.sh) tests/shim/selftest tests/mpi/nccl.sh"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 LD_LIBRARY_PATH=$build/tests/shim
 for options in model.quantization=none model.matmul=dequant model.matmul=llm.int8; do
     rm -rf run
