@@ -1,8 +1,11 @@
 /* What makes an adapter folder with a score head one of a classifier: config.json with the classes, and the tokenizer.
  *
  *   config = AutoConfig.from_pretrained(folder)
- *   model = AutoModelForSequenceClassification.from_pretrained(base, config=config)
+ *   model = AutoModelForSequenceClassification.from_pretrained(base, config=config, ignore_mismatched_sizes=True)
  *   model = PeftModel.from_pretrained(model, folder)
+ *
+ * The sizes that may differ are those of a head of other classes in base; transformers warns that the head is new, before peft loads
+ * the trained one.
  */
 #ifndef RLHF_SRC_CLASSIFIER_FOLDER_H
 #define RLHF_SRC_CLASSIFIER_FOLDER_H

@@ -238,8 +238,7 @@ struct saved {
     float *values;                 /* of the pooler; owned */
 };
 
-/* A pooler outside the encoder proper is part of the classifier: PEFT saves its module with the head (RoBERTa's), and files of the
- * encoder lack it (DistilBERT's). */
+/* The pooler before the head, with it: files of an encoder alone may lack it, and it is then one of this run. */
 static void add_pooler(struct saved *s, const struct model *m)
 {
     const struct arch *a = m->arch;
@@ -248,8 +247,6 @@ static void add_pooler(struct saved *s, const struct model *m)
         return;
     for (int i = 0; i < 2; i++)
         arch_tensor_name(s->pooler[i], sizeof s->pooler[i], a, ROLE_POOLER, 0, 0, i == 1);
-    if (!strncmp(s->pooler[0], arch_prefix(a), strlen(arch_prefix(a))))
-        return;
     s->values = malloc((size_t)(H * H + H) * sizeof *s->values);
     CHECK(s->values, "out of memory");
     m->be->ops->linear_get_rows(m->be, &m->pooler, s->values, 0, (int)H);

@@ -32,8 +32,8 @@ int lora_read_score(struct model *m, const struct safetensors *weights);
  * values). Errors: unreadable tensors, a score head of another shape. */
 int lora_read(struct model *m, const struct peft_adapter *adapter, const char *folder);
 
-/* Writes the adapters as a PEFT folder, the value head beside them, a trained score head (with the pooler before it, where one is
- * part of PEFT's module) among its modules_to_save. Errors: of the file system. */
+/* Writes the adapters as a PEFT folder, the value head beside them, a trained score head, with the pooler before it, among its
+ * modules_to_save. Errors: of the file system. */
 int lora_write(const struct model *m, const struct peft_config *config, const char *folder);
 
 #endif

@@ -31,8 +31,10 @@ int merge_open(struct merge *m, const struct hf_folder *folder, const struct pef
     for (int i = 0; i < arch_tensors(a); i++) {
         struct arch_tensor t;
         arch_tensor(&t, a, i);
-        m->tensor[hf_folder_tensor(folder, &t) - s->entry] =
-            (struct merge_tensor){.known = true, .linear = is_quantised(&t), .transposed = t.transposed};
+        const struct safetensors_entry *e = hf_folder_tensor(folder, &t);
+        if (e) /* not a pooler that the source lacks */
+            m->tensor[e - s->entry] =
+                (struct merge_tensor){.known = true, .linear = is_quantised(&t), .transposed = t.transposed};
     }
     for (int i = 0; i < adapter->n; i++) {
         const struct peft_pair *p = &adapter->pair[i];

@@ -188,13 +188,17 @@ static int by_name(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
-/* The modules that tensors belong to, which lie one behind the other: "score" of "score.weight". */
-static void saved_modules(struct peft_names *names, const struct safetensors_out *saved, int n)
+/* The modules that tensors belong to, which lie one behind the other: "classifier" of "classifier.dense.weight", as PEFT names heads;
+ * within the model proper the module itself, "bert.pooler.dense". */
+static void saved_modules(struct peft_names *names, const struct arch *a, const struct safetensors_out *saved, int n)
 {
     for (int i = 0; i < n; i++) {
         char *module = strdup(saved[i].name);
         CHECK(module, "out of memory");
-        module[strcspn(module, ".")] = 0;
+        const bool within = !strncmp(module, arch_prefix(a), strlen(arch_prefix(a)));
+        char *end = within ? strrchr(module, '.') : strchr(module, '.');
+        if (end)
+            *end = 0;
         if (!names->n || strcmp(names->item[names->n - 1], module) != 0)
             peft_names_add(names, module);
         free(module);
@@ -208,7 +212,7 @@ static int write_config(const char *folder, const struct peft_config *c, const s
     struct peft_names modules = {0};
     for (int i = 0; i < n; i++)
         slot[out[i].slot] = true;
-    saved_modules(&modules, saved, n_saved);
+    saved_modules(&modules, a, saved, n_saved);
     int rc = peft_config_write(folder, c, a, slot, &modules);
     peft_names_free(&modules);
     return rc;

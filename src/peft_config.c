@@ -72,8 +72,8 @@ static const char *const understood[] = {"peft_type",
 /* Initialisations that also change the base weights: without the same change the adapter is wrong. */
 static const char *const base_changing[] = {"pissa", "olora", "loftq", "corda", "lora_ga"};
 
-/* Heads on top of the language model: full copies of them are no part of it. */
-static const char *const heads[] = {"score", "classifier", "pre_classifier"};
+/* Heads on top of the language model, and poolers before them: full copies of them are no part of it. */
+static const char *const heads[] = {"score", "classifier", "pre_classifier", "pooler", "bert.pooler.dense"};
 
 void peft_config_free(struct peft_config *c)
 {
@@ -387,8 +387,21 @@ static json_t *sorted_list(const struct peft_names *names)
     return list;
 }
 
-/* target_modules as PEFT saves them: the list, sorted; a regular expression as it is; else the last parts of the names of
- * the modules that have an adapter. */
+static const char *last_part(const char *module)
+{
+    const char *dot = strrchr(module, '.');
+    return dot ? dot + 1 : module;
+}
+
+/* What names a module to PEFT: the last part of its path, or all of it within the layer where a pooler, which has no adapter, ends in
+ * the same (BERT's "dense"). */
+static const char *target_name(const struct arch *a, const char *module)
+{
+    return a->pooler && !strcmp(last_part(module), last_part(arch_pooler_module(a))) ? module : last_part(module);
+}
+
+/* target_modules as PEFT saves them: the list, sorted; a regular expression as it is; else the names of the modules that have an
+ * adapter. */
 static json_t *targets_value(const struct peft_targets *t, const struct arch *a, const bool slot[ARCH_LINEARS_MAX])
 {
     if (t->kind == PEFT_REGEX)
@@ -397,10 +410,8 @@ static json_t *targets_value(const struct peft_targets *t, const struct arch *a,
         return sorted_list(&t->names);
     struct peft_names names = {0};
     for (int i = 0; i < ARCH_LINEARS_MAX; i++)
-        if (slot[i]) {
-            const char *dot = strrchr(a->linear[i].module, '.');
-            peft_names_add(&names, dot ? dot + 1 : a->linear[i].module);
-        }
+        if (slot[i])
+            peft_names_add(&names, target_name(a, a->linear[i].module));
     json_t *list = sorted_list(&names);
     peft_names_free(&names);
     return list;

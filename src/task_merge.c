@@ -88,18 +88,19 @@ static void print_plan(const struct job *j)
 
 /* ---- the files beside the weights ---- */
 
-/* A class that has a language model's head becomes the one with a score head. */
-static void rename_class(json_t *architectures)
+/* What the config.json beside an adapter says of its classes (classifier_folder.h). */
+static int copy_classes(json_t *config, const char *adapter)
 {
-    static const char *const ends[] = {"ForCausalLM", "LMHeadModel"};
-    const char *name = json_string_value(json_array_get(architectures, 0));
-    for (size_t i = 0; name && i < sizeof ends / sizeof *ends; i++) {
-        if (ends_with(name, ends[i])) {
-            const size_t n = strlen(name) - strlen(ends[i]);
-            json_array_set_new(architectures, 0, json_sprintf("%.*sForSequenceClassification", (int)n, name));
-            return;
-        }
-    }
+    static const char *const keys[] = {"id2label", "label2id", "num_labels", "problem_type", "pad_token_id"};
+    char *path = file_join(adapter, "config.json");
+    json_t *given = file_exists(path) ? document_read(path) : json_object();
+    for (size_t i = 0; given && i < sizeof keys / sizeof *keys; i++)
+        if (json_object_get(given, keys[i]))
+            json_object_set(config, keys[i], json_object_get(given, keys[i]));
+    const int rc = given ? 0 : -1;
+    json_decref(given);
+    free(path);
+    return rc;
 }
 
 /* Names of the labels, where config.json has another number of them. */
@@ -117,23 +118,36 @@ static void set_labels(json_t *config, int64_t n)
     }
     json_object_set_new(config, "id2label", names);
     json_object_set_new(config, "label2id", ids);
+    json_object_del(config, "num_labels"); /* what id2label says */
+}
+
+/* The trained score head of the adapter; NULL: none. */
+static const struct safetensors_entry *score_of(const struct job *j)
+{
+    char name[ARCH_NAME_MAX + 8];
+    snprintf(name, sizeof name, "%s.weight", arch_score_module(&j->folder.arch));
+    const struct safetensors_entry *score = peft_find_saved(&j->adapter, name);
+    return score && score->n_dims == 2 ? score : NULL;
 }
 
 /* The source's file as it is, unless the type of the weights or a new head asks for a change. */
 static int write_config(const struct job *j)
 {
     const struct merge *m = &j->merge;
-    const struct safetensors_entry *score = peft_find_saved(&j->adapter, "score.weight");
+    const struct safetensors_entry *score = score_of(j);
     char *from = file_join(j->folder.path, "config.json"), *to = file_join(j->partial, "config.json");
     json_t *config = document_read(from), *before = json_deep_copy(config);
     int rc = config ? 0 : -1;
     if (!rc) {
         const char *key = json_object_get(config, "dtype") ? "dtype" : "torch_dtype"; /* of transformers 5, and 4 and 5 */
         json_object_set_new(config, key, json_string(dtype_word(m->model_dtype)));
-        if (score && score->n_dims == 2) {
-            rename_class(json_object_get(config, "architectures"));
+        if (score) {
+            json_object_set_new(config, "architectures", json_pack("[s]", arch_classifier_class(&j->folder.arch)));
+            rc = copy_classes(config, j->settings->model.adapter);
             set_labels(config, score->shape[0]);
         }
+    }
+    if (!rc) {
         rc = json_equal(config, before) ? file_copy(to, from) : document_write(to, config);
     }
     json_decref(config);
