@@ -79,7 +79,7 @@ check() {
 each_program() {
     local what=$1 tested
     shift
-    for tested in "$builddir"/tests/ops/* "$builddir"/tests/unit/{families,generate,lora,model,model_train}; do
+    for tested in "$builddir"/tests/ops/* "$builddir"/tests/unit/{families,generate,lora,model,model_train,score_task}; do
         if [ -f "$tested" ] && [ -x "$tested" ] && [[ $(basename "$tested") != *.* ]]; then
             check "$what: $(basename "$tested")" "$@" "$tested"
         fi

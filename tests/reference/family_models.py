@@ -215,3 +215,10 @@ def values(model, sequences):
 
 def expected(folder, spec, sequences):
     return values(in_float64(load(folder, spec)), sequences)
+
+
+def worst_errors(expected, values):
+    """The largest error of a tensor, of its norm: among the outputs, among the gradients (0: there are none)."""
+    error = {k: ((values[k].double() - x).norm() / x.norm()).item() for k, x in expected.items()}
+    return [round(max((e for k, e in error.items() if k.startswith("grad.") == grads), default=0.0), 3)
+            for grads in (False, True)]

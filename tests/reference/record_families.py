@@ -14,7 +14,7 @@ import warnings
 import torch
 import transformers
 
-from family_models import MODELS, draw_sequences, expected, load, values, write_folder
+from family_models import MODELS, draw_sequences, expected, load, values, worst_errors, write_folder
 from record import check_float32, write
 
 LENGTHS = (41, 6)  # tokens of the two sequences: longer and shorter than the windows
@@ -27,7 +27,8 @@ def record(folder, name, spec, seed):
     sequences = draw_sequences(generator, LENGTHS, spec["config"]["vocab_size"])
     tensors = expected(folder, spec, sequences)
     check_float32(name, tensors, values(load(folder, spec), sequences))
-    write(folder, "expected", tensors, dict(ids=sequences))
+    rounded = values(load(folder, spec).bfloat16(), sequences)
+    write(folder, "expected", tensors, dict(ids=sequences, bfloat16_error=worst_errors(tensors, rounded)))
     for file in os.listdir(folder):  # safetensors writes 0600
         os.chmod(os.path.join(folder, file), 0o644)
 

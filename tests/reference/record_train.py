@@ -19,7 +19,7 @@ import torch
 import transformers
 from transformers.pytorch_utils import Conv1D
 
-from family_models import MODELS, draw_sequences, in_float64, load
+from family_models import MODELS, draw_sequences, in_float64, load, worst_errors
 from record import F64, check_float32, write
 
 NAMES = ("gpt2", "gpt2-classifier", "gpt-neo", "opt", "opt-post-norm", "llama-classifier", "mistral", "qwen2",
@@ -87,12 +87,6 @@ def train_values(model, texts, given):
     result.update({f"grad.{name}": p.grad for name, p in adapters(model).items()})
     result.update({f"grad.head.{name}": p.grad for name, p in head.items()})
     return result
-
-
-def worst_errors(expected, values):
-    """The largest error of a tensor, of its norm: among the outputs, among the gradients."""
-    error = {k: ((values[k].double() - x).norm() / x.norm()).item() for k, x in expected.items()}
-    return [round(max(e for k, e in error.items() if k.startswith("grad.") == grads), 3) for grads in (False, True)]
 
 
 def record(folder, name, seed):

@@ -1,6 +1,6 @@
 /* A model of a recorded folder (tests/reference) on the backend of RLHF_TEST_DEVICE, "cpu" when unset, and comparing with what is
- * recorded. On CUDA activations are bf16: bounds are then of an error's norm, those of some ten roundings of 2^-9 in a row, or twice
- * what transformers in bfloat16 differs by (bfloat16.json).
+ * recorded. On CUDA activations are bf16: bounds are then of an error's norm, those of some ten roundings of 2^-9 in a row, or one and
+ * a half times what torch in bfloat16 differs by.
  * Include after cmocka. What fails fails the test. */
 #ifndef RLHF_TESTS_SUPPORT_MODEL_BENCH_H
 #define RLHF_TESTS_SUPPORT_MODEL_BENCH_H
@@ -33,7 +33,7 @@ struct bench_options {
 void bench_done(int rc); /* fails with the message of an error */
 void bench_backend(struct backend *be, int threads);
 
-/* Empties b but for the path, tests/reference/<name> or an absolute one, and what bfloat16.json says of it. */
+/* Empties b but for the path, tests/reference/<name> or an absolute one, and the bounds. */
 void bench_locate(struct bench *b, const char *name);
 /* Opens that folder and the backend, describes the model. Adapters and heads can be added then. */
 void bench_describe(struct bench *b, const char *name, const struct bench_options *o);
@@ -53,9 +53,11 @@ float *bench_floats(const struct safetensors *s, const char *name, int64_t n);  
 
 /* --- comparing --- */
 
-/* |got - want| <= 1e-4 + 1e-5 |want|; rounded: of the norm */
+/* Bounds of rounded activations that a record's "bfloat16_error" widens. */
+void bench_bounds(struct bench *b, const json_t *root);
+/* |got - want| <= 1e-4 + 1e-5 |want|; rounded: the error's norm <= rounded_outputs of the norm */
 void bench_expect(const struct bench *b, const char *what, const float *got, const float *want, int64_t n);
-/* The gradients at offset: within 1e-4 of their norm, as PyTorch sums in float32 too. */
+/* The gradients at offset: within 1e-4 of their norm, as PyTorch sums in float32 too; rounded: rounded_gradients. */
 void bench_expect_gradient(struct bench *b, const char *name, int64_t offset, const float *want, int64_t n);
 
 #endif

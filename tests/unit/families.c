@@ -65,6 +65,7 @@ static void recorded_open(struct recorded *r, const char *name)
     bench_load(b, &options);
     json_t *root = bench_json(b, "expected.json");
     r->n = bench_ids(root, r->ids, length);
+    bench_bounds(b, root);
     r->n_tokens = 0;
     for (int i = 0; i < r->n; r->n_tokens += length[i++])
         r->sequence[i] = (struct sequence){.sample = i, .ids = r->ids[i], .n = length[i], .first = 1, .logprob = r->logprob};

@@ -107,9 +107,7 @@ static void train_open(struct train *t, const char *name, struct bench_options o
     t->classes = scores ? (int)scores->shape[1] : 0;
     o.use = scores ? ARCH_BACKBONE : ARCH_LANGUAGE_MODEL;
     bench_describe(&t->b, folder, &o);
-    const json_t *error = json_object_get(t->root, "bfloat16_error"); /* of torch's own: ours may be somewhat larger */
-    t->b.rounded_outputs = fmax(t->b.rounded_outputs, 1.5 * json_number_value(json_array_get(error, 0)));
-    t->b.rounded_gradients = fmax(t->b.rounded_gradients, 1.5 * json_number_value(json_array_get(error, 1)));
+    bench_bounds(&t->b, t->root);
     attach(t, last_layer);
     if (t->classes)
         model_add_score_head(&t->b.model, t->classes, safetensors_find(&t->recorded, "head.bias") != NULL, true, "score");

@@ -81,9 +81,7 @@ static void scored_open(struct scored *s, const char *model, bool pairs, int mic
     bench_done(lora_read(&b->model, &s->adapter, bench_file(b, s->folder)));
     s->root = bench_json(b, pairs ? "pairs/expected.json" : "classes/expected.json");
     bench_done(safetensors_open(&s->expected, file_of(s, "expected.safetensors")));
-    const json_t *error = json_object_get(s->root, "bfloat16_error"); /* of torch's own: ours may be somewhat larger */
-    b->rounded_outputs = fmax(b->rounded_outputs, 1.5 * json_number_value(json_array_get(error, 0)));
-    b->rounded_gradients = fmax(b->rounded_gradients, 1.5 * json_number_value(json_array_get(error, 1)));
+    bench_bounds(b, s->root);
     read_examples(s, pairs);
     s->engine.settings = &s->settings;
     s->engine.micro_batch = b->mb;
