@@ -7,7 +7,7 @@
 spoilt()
 {
     awk -v kind="$1" -v cfg="$1.cfg" -v expected="$work/$1.expected" '
-        /^[a-z]+:$/ { group = substr($1, 1, length($1) - 1) "." }
+        /^[a-z_]+:$/ { group = substr($1, 1, length($1) - 1) "." }
         /^reward = \($/ { group = "reward.0." }
         /^}?;|^\);/ { group = "" }
         /^ *[a-z_0-9]+ = .*;$/ {
