@@ -1,8 +1,10 @@
 /* A frozen adapter of the policy's model, and a score head that takes the model's place for its own while it scores. */
 #include "reward_adapter.h"
 
+#include "document.h"
 #include "engine.h"
 #include "error.h"
+#include "file.h"
 #include "labels.h"
 #include "reward_output.h"
 
@@ -45,16 +47,26 @@ static int check_heads(struct state *s, const char *path)
     return 0;
 }
 
-/* Classes have no names in an adapter's folder: LABEL_0, .. as in transformers. */
+/* Names of the classes: those of a config.json beside the adapter (classifier_folder.h), else LABEL_0, .. as in transformers. */
+static int read_labels(struct labels *labels, const struct state *s, const char *folder)
+{
+    char *path = file_join(folder, "config.json");
+    json_t *config = file_exists(path) ? document_read(path) : json_pack("{s:i}", "num_labels", s->head.n);
+    int rc = config ? labels_of_config(labels, path, config) : -1;
+    if (!rc && labels->n != s->head.n) {
+        rc = error_set(ERR_FILE, "%s: %d labels, but the score head beside it has %d", path, labels->n, s->head.n);
+        labels_free(labels);
+    }
+    json_decref(config);
+    free(path);
+    return rc;
+}
+
 static int choose_output(struct state *s, const struct reward_spec *spec)
 {
     struct labels labels;
-    json_t *config = json_pack("{s:i}", "num_labels", s->head.n);
-    CHECK(config, "out of memory");
-    int rc = labels_of_config(&labels, spec->path, config);
-    json_decref(config);
-    TRY(rc);
-    rc = reward_output_choose(&s->output, spec, &labels);
+    TRY(read_labels(&labels, s, spec->path));
+    int rc = reward_output_choose(&s->output, spec, &labels);
     labels_free(&labels);
     return rc;
 }

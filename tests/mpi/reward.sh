@@ -1,6 +1,6 @@
 #!/bin/sh
 # Score heads: the same bits whatever the ranks, threads and micro-batches, of pairs and of classes; they
-# learn; the head alone; ranks that are killed and resumed; the folder that is written.
+# learn; merged they are classifiers; the head alone; ranks that are killed and resumed; the folder that is written.
 #
 #   tests/mpi/reward.sh [MODE..]    numeric modes of none, dequant, llm.int8 (default none and llm.int8)
 . "${srcdir:-.}/tests/mpi/reward_runs.sh"
@@ -55,6 +55,24 @@ tr -d ' \n' <"$work/learns-pairs/adapter/adapter_config.json" | grep -q '"module
 # on from that adapter: the head goes on too
 classes again 1 -s model.adapter="$work/learns-classes/adapter" -s run.max_steps=1 || { cat "$work/again.log"; fail "again"; }
 [ "$(value again 0 eval/loss)" = "$(value learns-classes 20 eval/loss)" ] || fail "the score head is not where the other run left it"
+
+# as a reward it scores texts by its classes' names: merged, a classifier, and as it is, an adapter
+echo >"$work/empty.cfg"
+ranks 1 "$program" -s task=merge -s model.path=input/tiny -s model.adapter="$work/learns-classes/adapter" -s run.output_dir="$work/merged" \
+    "$work/empty.cfg" >"$work/merged.log" 2>&1 || { cat "$work/merged.log"; fail "merge"; }
+cat >"$work/evaluate.cfg" <<END
+task = "evaluate";
+model: { path = "input/tiny"; };
+data: { path = "$work/classes.heldout.jsonl"; };
+evaluate: { what = "texts"; };
+reward = ( { type = "classifier"; path = "$work/merged/model"; label = "good"; function_to_apply = "softmax"; },
+           { type = "adapter"; path = "$work/learns-classes/adapter"; label = "good"; function_to_apply = "softmax"; } );
+run: { output_dir = "$work/evaluated"; };
+END
+ranks 2 "$program" "$work/evaluate.cfg" >"$work/evaluated.log" 2>&1 || { cat "$work/evaluated.log"; fail "rewards"; }
+sed 's/.*"label": \([01]\)}$/\1/' "$work/classes.heldout.jsonl" >"$work/labels"
+sed 's/.*"score": \([^,}]*\).*/\1/' "$work/evaluated/evaluate.jsonl" | paste "$work/labels" - |
+    awk '$1 ? $2 < 1.6 : $2 > 0.4 { exit 1 } END { if (NR != 5) exit 1 }' || { cat "$work/evaluated/evaluate.jsonl"; fail "the rewards' scores"; }
 
 # the head alone, evaluated on what it learns from; its adapter changes nothing
 set -- -s data.eval_path="$work/classes.jsonl"
