@@ -7,7 +7,6 @@
 #include "hf_folder.h"
 
 #include <jansson.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 static void set(json_t *config, const char *key, json_t *value)
@@ -17,20 +16,14 @@ static void set(json_t *config, const char *key, json_t *value)
 
 static void set_labels(json_t *config, const struct labels *labels)
 {
-    const int n = labels ? labels->n : 1;
-    json_t *by_id = json_object(), *by_name = json_object();
-    for (int i = 0; i < n; i++) {
-        char id[32];
-        const char *name = labels ? labels->name[i] : "LABEL_0";
-        snprintf(id, sizeof id, "%d", i);
-        set(by_id, id, json_string(name));
-        set(by_name, name, json_integer(i));
-    }
-    set(config, "id2label", by_id);
-    set(config, "label2id", by_name);
-    set(config, "num_labels", json_integer(n));
+    struct labels one = {0};
+    if (!labels)
+        labels_numbered(&one, 1);
+    labels_put(config, labels ? labels : &one);
+    set(config, "num_labels", json_integer(labels ? labels->n : 1));
     if (labels)
         set(config, "problem_type", json_string("single_label_classification"));
+    labels_free(&one);
 }
 
 static int write_config(const char *folder, const struct arch *a, const char *base, const struct labels *labels)

@@ -151,8 +151,6 @@ static int check_weights(const struct hf_folder *f)
         used[i] = hf_folder_tensor(f, &t);
         if (!is_new(f, &t))
             check_tensor(&p, &t, used[i]);
-        else if (!t.bias)
-            log_warn("%s: has no %s: it is initialised at random, and frozen", f->path, t.name);
     }
     int rc = 0;
     if (p.n > PROBLEMS_TOLD)
@@ -191,7 +189,12 @@ void hf_folder_close(struct hf_folder *f)
 const struct safetensors_entry *hf_folder_tensor(const struct hf_folder *f,
                                                  const struct arch_tensor *t)
 {
-    return find(&f->weights, &f->arch, t->name);
+    return hf_folder_named(f, t->name);
+}
+
+const struct safetensors_entry *hf_folder_named(const struct hf_folder *f, const char *name)
+{
+    return find(&f->weights, &f->arch, name);
 }
 
 const struct safetensors_entry *hf_folder_find(const struct hf_folder *f, enum arch_role role,

@@ -24,6 +24,9 @@ void hf_folder_close(struct hf_folder *f);
 const struct safetensors_entry *hf_folder_tensor(const struct hf_folder *f,
                                                  const struct arch_tensor *t);
 
+/* The same by its name in the family's files, which the folder may have without the prefix. NULL: it has none. */
+const struct safetensors_entry *hf_folder_named(const struct hf_folder *f, const char *name);
+
 /* The same by its place: hf_folder_find(f, ROLE_LINEAR, layer, LIN_QKV, false). NULL where the model has none (a tied head has
  * none of its own). */
 const struct safetensors_entry *hf_folder_find(const struct hf_folder *f, enum arch_role role,

@@ -63,14 +63,28 @@ static int put_all(struct labels *l, const char *path, const json_t *map, bool b
     return 0;
 }
 
-static int put_numbers(struct labels *l, const char *path)
+void labels_numbered(struct labels *l, int n)
 {
-    for (int i = 0; i < l->n; i++) {
+    make_room(l, (size_t)n);
+    for (int i = 0; i < n; i++) {
         char name[24];
         snprintf(name, sizeof name, "LABEL_%d", i);
-        TRY(put(l, path, i, name));
+        l->name[i] = strdup(name);
+        CHECK(l->name[i], "out of memory");
     }
-    return 0;
+}
+
+void labels_put(json_t *config, const struct labels *l)
+{
+    json_t *by_id = json_object(), *by_name = json_object();
+    for (int i = 0; i < l->n; i++) {
+        char id[24];
+        snprintf(id, sizeof id, "%d", i);
+        CHECK(json_object_set_new(by_id, id, json_string(l->name[i])) == 0 &&
+                  json_object_set_new(by_name, l->name[i], json_integer(i)) == 0, "id2label: %s", l->name[i]);
+    }
+    CHECK(json_object_set_new(config, "id2label", by_id) == 0 && json_object_set_new(config, "label2id", by_name) == 0,
+          "out of memory for %d labels", l->n);
 }
 
 static int check_count(const struct labels *l, const char *path, const json_t *number)
@@ -98,8 +112,11 @@ int labels_of_config(struct labels *l, const char *path, const json_t *config)
                          LABELS_MAX);
     if (number && (!json_is_integer(number) || json_integer_value(number) < 1 || json_integer_value(number) > LABELS_MAX))
         return error_set(ERR_FILE, "%s: num_labels is not a whole number from 1 to %d", path, LABELS_MAX);
-    make_room(l, map ? json_object_size(map) : number ? (size_t)json_integer_value(number) : 2);
-    int rc = map ? put_all(l, path, map, !names) : put_numbers(l, path);
+    if (map)
+        make_room(l, json_object_size(map));
+    else
+        labels_numbered(l, number ? (int)json_integer_value(number) : 2);
+    int rc = map ? put_all(l, path, map, !names) : 0;
     if (!rc)
         rc = check_count(l, path, number);
     if (rc)

@@ -16,8 +16,12 @@ struct labels {
  * for messages. Ranks: local. Errors: ids that are not 0 to n - 1, names that are not strings or occur twice, a num_labels
  * that says otherwise; the struct is then empty. */
 int labels_of_config(struct labels *l, const char *path, const json_t *config);
+void labels_numbered(struct labels *l, int n); /* LABEL_0, LABEL_1, .. */
 int labels_read(struct labels *l, const char *folder); /* the folder's config.json */
 void labels_free(struct labels *l);
+
+/* config.json's id2label and label2id. */
+void labels_put(json_t *config, const struct labels *l);
 
 /* The index of a class, by its name as the file has it (case matters), else by its number: "POSITIVE", "1". -1 with an error
  * that lists the names. */

@@ -4,8 +4,10 @@
 #include "merge.h"
 
 #include "error.h"
+#include "labels.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,11 +20,31 @@ static bool is_quantised(const struct arch_tensor *t)
     return !t->bias && (t->role == ROLE_LINEAR || t->role == ROLE_PROJECT_IN || t->role == ROLE_PROJECT_OUT);
 }
 
+/* The trained score head of the adapter: for this model, with its pooler in one of the two. */
+static int find_head(struct merge *m)
+{
+    const struct arch *a = &m->folder->arch;
+    struct arch_tensor t;
+    char name[ARCH_NAME_MAX + 8], shape[256];
+    snprintf(name, sizeof name, "%s.weight", arch_score_module(a));
+    m->score = peft_find_saved(m->adapter, name);
+    if (!m->score)
+        return 0;
+    if (m->score->n_dims != 2 || m->score->shape[0] < 1 || m->score->shape[0] > LABELS_MAX || m->score->shape[1] != a->embedding_width)
+        return error_set(ERR_FILE, "%s: tensor %s is %s, must be [1 to %d, %d]", m->score->file, m->score->name,
+                         safetensors_shape(shape, sizeof shape, m->score->shape, m->score->n_dims), LABELS_MAX, a->embedding_width);
+    if (!arch_find_tensor(&t, a, ROLE_POOLER, 0, 0, false) || hf_folder_tensor(m->folder, &t) || peft_find_saved(m->adapter, t.name))
+        return 0;
+    return error_set(ERR_FILE, "%s: tensor %s is missing, which the adapter's head reads, and the adapter has none either: it was "
+                     "trained with a random one that nobody saved", m->folder->path, t.name);
+}
+
 int merge_open(struct merge *m, const struct hf_folder *folder, const struct peft_adapter *adapter, const struct merge_options *o)
 {
     const struct safetensors *s = &folder->weights;
     const struct arch *a = &folder->arch;
     *m = (struct merge){.folder = folder, .adapter = adapter, .options = *o};
+    TRY(find_head(m));
     if (o->dequantized)
         TRY(cpu_open(&m->quantiser, NULL, o->threads));
     m->tensor = calloc((size_t)s->n, sizeof *m->tensor);
@@ -41,7 +63,7 @@ int merge_open(struct merge *m, const struct hf_folder *folder, const struct pef
         m->tensor[hf_folder_find(folder, ROLE_LINEAR, p->layer, p->slot, false) - s->entry].pair = p;
     }
     for (int i = 0; i < adapter->n_saved; i++) {
-        const struct safetensors_entry *e = safetensors_find(s, adapter->saved[i].name);
+        const struct safetensors_entry *e = hf_folder_named(folder, adapter->saved[i].name);
         if (e)
             m->tensor[e - s->entry].head = adapter->saved[i].entry;
         else

@@ -38,10 +38,11 @@ struct merge {
     struct merge_tensor *tensor;    /* [folder->weights.n], of its entries */
     const struct peft_saved **added; /* [n_added] heads that the source lacks: behind the last shard's tensors */
     int n_added;
+    const struct safetensors_entry *score; /* the weight of the adapter's trained score head; NULL: none */
     enum dtype model_dtype; /* of what is written: the embedding's, and of added heads */
 };
 
-/* folder and adapter are borrowed. Cannot fail but for the quantiser. */
+/* folder and adapter are borrowed. Errors: a score head of another width, or without a pooler; of the quantiser. */
 int merge_open(struct merge *m, const struct hf_folder *folder, const struct peft_adapter *adapter, const struct merge_options *o);
 void merge_close(struct merge *m);
 

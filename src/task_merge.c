@@ -3,6 +3,7 @@
 #include "document.h"
 #include "error.h"
 #include "file.h"
+#include "labels.h"
 #include "log.h"
 #include "merge.h"
 #include "placement.h"
@@ -104,52 +105,35 @@ static int copy_classes(json_t *config, const char *adapter)
 }
 
 /* Names of the labels, where config.json has another number of them. */
-static void set_labels(json_t *config, int64_t n)
+static void set_labels(json_t *config, int n)
 {
+    struct labels labels;
     if (json_object_size(json_object_get(config, "id2label")) == (size_t)n)
         return;
-    json_t *names = json_object(), *ids = json_object();
-    for (int64_t i = 0; i < n; i++) {
-        json_t *name = json_sprintf("LABEL_%lld", (long long)i);
-        char id[24];
-        snprintf(id, sizeof id, "%lld", (long long)i);
-        json_object_set_new(ids, json_string_value(name), json_integer(i));
-        json_object_set_new(names, id, name);
-    }
-    json_object_set_new(config, "id2label", names);
-    json_object_set_new(config, "label2id", ids);
+    labels_numbered(&labels, n);
+    labels_put(config, &labels);
     json_object_del(config, "num_labels"); /* what id2label says */
-}
-
-/* The trained score head of the adapter; NULL: none. */
-static const struct safetensors_entry *score_of(const struct job *j)
-{
-    char name[ARCH_NAME_MAX + 8];
-    snprintf(name, sizeof name, "%s.weight", arch_score_module(&j->folder.arch));
-    const struct safetensors_entry *score = peft_find_saved(&j->adapter, name);
-    return score && score->n_dims == 2 ? score : NULL;
+    labels_free(&labels);
 }
 
 /* The source's file as it is, unless the type of the weights or a new head asks for a change. */
 static int write_config(const struct job *j)
 {
     const struct merge *m = &j->merge;
-    const struct safetensors_entry *score = score_of(j);
     char *from = file_join(j->folder.path, "config.json"), *to = file_join(j->partial, "config.json");
     json_t *config = document_read(from), *before = json_deep_copy(config);
     int rc = config ? 0 : -1;
     if (!rc) {
         const char *key = json_object_get(config, "dtype") ? "dtype" : "torch_dtype"; /* of transformers 5, and 4 and 5 */
         json_object_set_new(config, key, json_string(dtype_word(m->model_dtype)));
-        if (score) {
+        if (m->score) {
             json_object_set_new(config, "architectures", json_pack("[s]", arch_classifier_class(&j->folder.arch)));
             rc = copy_classes(config, j->settings->model.adapter);
-            set_labels(config, score->shape[0]);
+            set_labels(config, (int)m->score->shape[0]);
         }
     }
-    if (!rc) {
+    if (!rc)
         rc = json_equal(config, before) ? file_copy(to, from) : document_write(to, config);
-    }
     json_decref(config);
     json_decref(before);
     free(from);

@@ -3,6 +3,7 @@
 
 #include "error.h"
 #include "hf_folder.h"
+#include "log.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -239,7 +240,7 @@ static enum dtype dtype_random(const struct source *s, const struct arch_tensor 
 /* Floats of a tensor that the files lack. */
 static int missing(const struct source *s, float *out, const struct arch_tensor *t, int64_t first, int64_t n)
 {
-    if (t->role == ROLE_POOLER) /* new, as hf_folder_open told */
+    if (t->role == ROLE_POOLER) /* new, as weights_read told */
         return floats_random(s, out, t, first, n);
     return error_set(ERR_FILE, "%s: tensor %s is missing", s->folder->path, t->name);
 }
@@ -273,6 +274,9 @@ int weights_read(struct model *m, const struct hf_folder *folder)
 {
     struct source s = {.dtype = dtype_of_file, .rows = rows_of_file, .floats = floats_of_file, .release = release_in_file,
                        .folder = folder, .arch = m->arch};
+    struct arch_tensor pooler;
+    if (arch_find_tensor(&pooler, m->arch, ROLE_POOLER, 0, 0, false) && !hf_folder_tensor(folder, &pooler))
+        log_warn("%s: has no %s: it is initialised at random, and frozen", folder->path, pooler.name);
     return put_all(m, &s);
 }
 

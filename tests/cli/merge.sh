@@ -88,4 +88,11 @@ rm -rf "$out"
 merge -s model.adapter=tests/reference/adapters/score
 grep -q 'LlamaForSequenceClassification' "$out/model/config.json" && grep -q 'LABEL_2' "$out/model/config.json" || complain "config.json of a classifier"
 grep -q '"score.weight": "model-00002-of-00002.safetensors"' "$out/model/model.safetensors.index.json" || complain "the head in the index"
+
+# with the names of its classes and the padding token, where they lie beside it
+cp -r tests/reference/adapters/score "$work/named"
+echo '{"id2label": {"0": "bad", "1": "so-so", "2": "good"}, "label2id": {"bad": 0, "so-so": 1, "good": 2}, "pad_token_id": 2}' >"$work/named/config.json"
+rm -rf "$out"
+merge -s model.adapter="$work/named"
+grep -q '"1": "so-so"' "$out/model/config.json" && grep -q '"pad_token_id": 2' "$out/model/config.json" || complain "the names of the classes"
 exit $failed
