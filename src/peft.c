@@ -90,7 +90,7 @@ static int read_saved(struct peft_adapter *p, const struct arch *a)
                              "(merge_and_unload, save_pretrained), and give the result as model.path",
                              e->file, e->name);
         if (!is_saved(&p->config, name))
-            return error_set(ERR_FILE, "%s: tensor %s belongs to no module that target_modules match, nor to modules_to_save",
+            return error_set(ERR_FILE, "%s: tensor %s belongs to no linear layer of the blocks that target_modules match, nor to modules_to_save",
                              e->file, e->name);
         if (!safetensors_is_float(e))
             return not_float(e);

@@ -247,16 +247,16 @@ static int no_match(const struct peft_targets *t, const struct arch *a)
 }
 
 /* The entries of a list that match no module: PEFT passes over them, a person may have misspelt one. */
-static void warn_unused(const struct peft_targets *t, const struct arch *a, const bool *match)
+static void warn_unused(const struct peft_targets *t, const struct arch *a)
 {
     for (int i = 0; t->kind == PEFT_LIST && i < t->names.n; i++) {
         bool used = false;
         for (int k = 0; !used && k < a->layers * ARCH_LINEARS_MAX; k++) {
+            const enum arch_slot slot = (enum arch_slot)(k % ARCH_LINEARS_MAX);
             char path[ARCH_NAME_MAX];
-            if (!match[k])
+            if (!a->linear[slot].module)
                 continue;
-            arch_module_name(path, sizeof path, a, k / ARCH_LINEARS_MAX,
-                             (enum arch_slot)(k % ARCH_LINEARS_MAX));
+            arch_module_name(path, sizeof path, a, k / ARCH_LINEARS_MAX, slot);
             used = matches_entry(path, t->names.item[i]);
         }
         if (!used)
@@ -294,6 +294,6 @@ int peft_match_all(bool *match, const struct peft_config *c, const struct arch *
     }
     if (!n)
         return no_match(&c->target_modules, a);
-    warn_unused(&c->target_modules, a, match);
+    warn_unused(&c->target_modules, a);
     return n;
 }

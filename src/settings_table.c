@@ -224,7 +224,7 @@ const struct setting_row settings_rows[] = {
          .doc = "What task = \"reward\" trains: a reward, by pairs of a chosen and a rejected answer; or classes, by the label of each "
                 "text."),
     FLOAT(reward_model.num_train_epochs, 0, 1e6, .above = true, .standard = "1.0",
-          .doc = "Passes over the data, where run.max_steps = 0."),
+          .doc = "Passes over the data, each in a new order; run.max_steps stands before it."),
     INT(reward_model.batch_size, 1, SIZE_LIMIT, .standard = "16", .doc = "Pairs or texts of an update, over all ranks."),
     INT(reward_model.micro_batch_size, 0, SIZE_LIMIT, .standard = "0",
         .doc = "Pairs or texts of one pass on a rank; 0: planned. Does not change results."),
@@ -279,7 +279,7 @@ const struct setting_row settings_rows[] = {
            .doc = "Folder of all that the run writes."),
     INT(run.seed, 0, 9007199254740992.0, .standard = "0", .doc = "Of all random numbers."),
     INT(run.max_steps, 0, SIZE_LIMIT, .standard = "0",
-        .doc = "Steps of the run; 0: one pass over the data (sft: sft.num_train_epochs)."),
+        .doc = "Steps of the run; 0: one pass over the data (sft, reward: as many as their num_train_epochs)."),
     INT(run.save_steps, 0, SIZE_LIMIT, .standard = "10", .by_task = "pretrain=100",
         .doc = "Write a checkpoint every so many steps; 0: only when the run ends."),
     INT(run.save_total_limit, 0, SIZE_LIMIT, .standard = "2",

@@ -35,6 +35,7 @@ data 1 '{"text": "a b c d e f", "label": 0}\n{"text": "a", "label": 1}\n' 'data:
 data 1 '{"text": "", "label": 0}\n{"text": "a", "label": 1}\n' 'data:1: the text gives no tokens' $classes
 printf '{"chosen": "a", "rejected": "b"}\n' >"$data"
 refused 2 'reward_model.loss=ranking: unknown name' -s reward_model.loss=ranking "$work/input.cfg"
+refused 2 'data.truncation=keep_end: task reward cuts' -s data.truncation=keep_end "$work/input.cfg"
 refused 2 'reward_model.batch_size=0: 0 is out of range' -s reward_model.batch_size=0 "$work/input.cfg"
 refused 2 'the smallest plan needs' -s run.memory_limit=0.001 "$work/input.cfg"
 exit $failed

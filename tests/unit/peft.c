@@ -218,7 +218,7 @@ static void test_round_trip(void **state)
     write_file("adapter_config.json",
                "{\"peft_type\":\"LORA\",\"r\":2,\"target_modules\":[\"q_proj\"]}");
     assert_int_equal(peft_open(&p, folder, &llama), -1);
-    assert_non_null(strstr(error_message(), "belongs to no module"));
+    assert_non_null(strstr(error_message(), "belongs to no linear layer"));
     write_file("adapter_config.json",
                "{\"peft_type\":\"LORA\",\"r\":2,\"target_modules\":\"all-linear\"}");
     assert_int_equal(peft_open(&p, folder, &llama), -1);
@@ -303,7 +303,7 @@ static void test_refinements_round_trip(void **state)
     write_file("adapter_config.json", LORA "\"r\":2,\"lora_alpha\":4,\"target_modules\":[\"q_proj\",\"v_proj\"],"
                                            "\"rank_pattern\":{\"v_proj\":1},\"layers_to_transform\":[1]}");
     assert_int_equal(peft_open(&p, folder, &llama), -1);
-    assert_non_null(strstr(error_message(), "base_model.model.score.weight belongs to no module"));
+    assert_non_null(strstr(error_message(), "base_model.model.score.weight belongs to no linear layer"));
     /* a copy of the head beside the adapters (save_embedding_layers) */
     const struct safetensors_out copies[] = {{"lm_head.weight", DTYPE_F32, 2, {2, 8}, head, NULL}};
     assert_int_equal(peft_write(folder, &c, &llama, out, 2, copies, 1), 0);
