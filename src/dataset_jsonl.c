@@ -138,6 +138,8 @@ static int pair_row(const struct fields *f)
         TRY(keep_text(&r->chosen, &r->n_chosen, f, s->chosen_field, expected));
         return keep_text(&r->rejected, &r->n_rejected, f, s->rejected_field, expected);
     }
+    if (!chosen && !rejected)
+        return 0; /* dataset_row_end says what is missing */
     if (!chosen || !rejected)
         return error_set(ERR_FILE, "%s:%lld: no field \"%s\" beside \"%s\"", f->j->path, (long long)f->j->line,
                          chosen ? s->rejected_field : s->chosen_field, chosen ? s->chosen_field : s->rejected_field);

@@ -21,6 +21,7 @@ data()
 classes="-s reward_model.loss=cross_entropy"
 refused_on_two 1 'data: cannot open' "$work/input.cfg"
 data 1 '{"text": "a", "label": 1}\n' 'data:1: no field "chosen"; there is "text", "label"'
+data 1 '{"messages": [{"role": "user", "content": "a"}]}\n' 'data:1: no field "chosen"; there is "messages"'
 data 1 '{"prompt": "a", "chosen": "b"}\n' 'data:1: no field "rejected"'
 data 1 '{"chosen": "a", "rejected": "b", "margin": "c"}\n' 'data:1: the field "margin" is a string, not a number'
 data 1 '{"chosen": "a b c d e f", "rejected": "b"}\n' 'data: none of 1 pairs fits into the context of 3 tokens' -s data.max_length=3

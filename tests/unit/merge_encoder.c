@@ -1,4 +1,5 @@
-/* Merging into an encoder whose files lack the classifier's pooler: the adapter brings it with its head, or the head is refused. */
+/* Merging a head into an encoder whose files lack the classifier's pooler: the adapter brings it, or the head is refused; so is one
+ * of another width. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -61,11 +62,11 @@ static void write_encoder(struct arch *a)
     free(path);
 }
 
-/* An adapter on the query layer, with the first n of the head's tensors. */
-static void write_adapter(const char *folder, const struct arch *a, int n)
+/* An adapter on the query layer, with the first n of the head's tensors; width: the input of the score. */
+static void write_adapter(const char *folder, const struct arch *a, int n, int width)
 {
     const struct safetensors_out saved[N_SAVED] = {
-        {.name = "classifier.weight", .dtype = DTYPE_F32, .n_dims = 2, .shape = {LABELS, HIDDEN}, .data = numbers},
+        {.name = "classifier.weight", .dtype = DTYPE_F32, .n_dims = 2, .shape = {LABELS, width}, .data = numbers},
         {.name = "classifier.bias", .dtype = DTYPE_F32, .n_dims = 1, .shape = {LABELS}, .data = numbers},
         {.name = "bert.pooler.dense.weight", .dtype = DTYPE_F32, .n_dims = 2, .shape = {HIDDEN, HIDDEN}, .data = numbers},
         {.name = "bert.pooler.dense.bias", .dtype = DTYPE_F32, .n_dims = 1, .shape = {HIDDEN}, .data = numbers}};
@@ -88,7 +89,7 @@ static void test_pooler(void **state)
     for (int n = 0; n <= N_SAVED; n += 2) {
         struct peft_adapter adapter;
         struct merge m;
-        write_adapter(adapter_path, &a, n);
+        write_adapter(adapter_path, &a, n, HIDDEN);
         done(peft_open(&adapter, adapter_path, &folder.arch));
         assert_int_equal(adapter.n_saved, n);
         if (n == 2) { /* a head without a pooler */
@@ -117,8 +118,29 @@ static void test_pooler(void **state)
     free(result);
 }
 
+static void test_head_of_another_model(void **state)
+{
+    (void)state;
+    const struct merge_options o = {.dtype = -1, .threads = 1};
+    struct arch a;
+    struct hf_folder folder;
+    struct peft_adapter adapter;
+    struct merge m;
+    char *adapter_path = file_join(root, "adapter");
+    write_encoder(&a);
+    done(hf_folder_open(&folder, root, ARCH_BACKBONE));
+    write_adapter(adapter_path, &a, N_SAVED, HIDDEN + 1);
+    done(peft_open(&adapter, adapter_path, &folder.arch));
+    assert_int_equal(merge_open(&m, &folder, &adapter, &o), -1);
+    assert_non_null(strstr(error_message(), "classifier.weight is [3, 9], must be [1 to 10000, 8]"));
+    merge_close(&m);
+    peft_close(&adapter);
+    hf_folder_close(&folder);
+    free(adapter_path);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_pooler)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_pooler), cmocka_unit_test(test_head_of_another_model)};
     return cmocka_run_group_tests(tests, make_root, remove_root);
 }
