@@ -323,11 +323,15 @@ int dataset_label_names(const struct dataset *d, char ***name)
     return distinct;
 }
 
+/* The first labels that there are say enough: there may be thousands. */
 static int unknown_label(const struct dataset *d, const struct dataset_row *r, char *const *name, int n_names)
 {
+    enum { SHOWN = 10 };
     struct text known = {0};
-    for (int i = 0; i < n_names; i++)
+    for (int i = 0; i < n_names && i < SHOWN; i++)
         text_format(&known, "%s%s", i ? ", " : "", name[i]);
+    if (n_names > SHOWN)
+        text_add_string(&known, ", ..");
     if (r->label_name)
         error_set(ERR_FILE, "%s:%lld: the label \"%s\" is none of %s", d->path, (long long)r->line, r->label_name,
                   text_string(&known));

@@ -74,6 +74,8 @@ static int find_labels(struct labels *l, const struct settings *s, const struct 
     if (l->n < 2)
         return error_set(ERR_INPUT, "%s: %d class%s: a classifier needs two or more (reward_model.label_names gives them; for "
                          "rewards by pairs set reward_model.loss = \"pairwise\")", d->path, l->n, l->n == 1 ? "" : "es");
+    if (l->n > LABELS_MAX)
+        return error_set(ERR_INPUT, "%s: %d classes, at most %d: is data.label_field the class?", d->path, l->n, LABELS_MAX);
     return 0;
 }
 
