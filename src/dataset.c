@@ -9,6 +9,7 @@
 #include "csv.h"
 #include "error.h"
 #include "file.h"
+#include "hash.h"
 
 static const char SEPARATOR[] = "<|endoftext|>";
 
@@ -296,6 +297,34 @@ void dataset_free(struct dataset *d)
     *d = (struct dataset){0};
 }
 
+/* A string with its length; one that is not given differs from an empty one. */
+static void hash_string(struct hash *h, const char *bytes, size_t n)
+{
+    const int64_t length = bytes ? (int64_t)n : -1;
+    hash_add(h, &length, sizeof length);
+    if (bytes)
+        hash_add(h, bytes, n);
+}
+
+uint64_t dataset_hash(const struct dataset *d)
+{
+    struct hash h;
+    hash_begin(&h, 0);
+    for (int64_t i = 0; i < d->n; i++) {
+        const struct dataset_row *r = &d->row[i];
+        hash_string(&h, r->text, r->n_text);
+        hash_string(&h, r->prompt, r->n_prompt);
+        hash_string(&h, r->completion, r->n_completion);
+        hash_string(&h, r->chosen, r->n_chosen);
+        hash_string(&h, r->rejected, r->n_rejected);
+        hash_string(&h, (const char *)r->input_ids, (size_t)r->n_ids * sizeof *r->input_ids);
+        hash_string(&h, r->label_name, r->label_name ? strlen(r->label_name) : 0);
+        hash_add(&h, &r->label, sizeof r->label);
+        hash_add(&h, &r->margin, sizeof r->margin);
+    }
+    return hash_end(&h);
+}
+
 /* ---- labels ---- */
 
 static int by_bytes(const void *a, const void *b)
@@ -323,11 +352,15 @@ int dataset_label_names(const struct dataset *d, char ***name)
     return distinct;
 }
 
+/* The first labels that there are say enough: there may be thousands. */
 static int unknown_label(const struct dataset *d, const struct dataset_row *r, char *const *name, int n_names)
 {
+    enum { SHOWN = 10 };
     struct text known = {0};
-    for (int i = 0; i < n_names; i++)
+    for (int i = 0; i < n_names && i < SHOWN; i++)
         text_format(&known, "%s%s", i ? ", " : "", name[i]);
+    if (n_names > SHOWN)
+        text_add_string(&known, ", ..");
     if (r->label_name)
         error_set(ERR_FILE, "%s:%lld: the label \"%s\" is none of %s", d->path, (long long)r->line, r->label_name,
                   text_string(&known));

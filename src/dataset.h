@@ -61,6 +61,10 @@ int dataset_load(struct dataset *d, const struct settings_data *s, unsigned need
 int dataset_load_eval(struct dataset *d, const struct settings_data *s, unsigned need);
 void dataset_free(struct dataset *d);
 
+/* Of what the rows say, for ranks to see that they have read the same (comm_same_input). Strings of messages count once they are
+ * rendered. */
+uint64_t dataset_hash(const struct dataset *d);
+
 /* The distinct labels that are strings, sorted by byte: how many, 0 where labels are integers. The caller frees each and
  * the array. */
 int dataset_label_names(const struct dataset *d, char ***name);

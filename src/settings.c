@@ -423,6 +423,9 @@ static void check_together(struct loader *l)
         clash(l, "optim.warmup_steps",
               "optim.lr_scheduler_type = \"constant\" takes no warm-up; use "
               "\"constant_with_warmup\"");
+    if (s->reward_model.head_only && *s->model.adapter)
+        clash(l, "reward_model.head_only", "the head is trained without adapters: model.adapter has no part in it; merge it first "
+              "(task = \"merge\")");
     if (s->run.eval_steps > 0 && !*s->data.eval_path)
         clash(l, "run.eval_steps", "needs data.eval_path");
     if (l->task_known && s->task == TASK_EVALUATE && s->evaluate.what == EVALUATE_CHOICE_RESPONSES && !s->n_rewards)

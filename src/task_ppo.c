@@ -33,7 +33,8 @@ struct job {
     int64_t total_steps;
 };
 
-static int load_prompts(struct job *j)
+/* hash: of both data sets. */
+static int load_prompts(struct job *j, uint64_t hash[2])
 {
     const struct settings_data *s = &j->settings->data;
     struct dataset data = {0}, eval = {0};
@@ -48,6 +49,8 @@ static int load_prompts(struct job *j)
         rc = conversation_render(&eval, j->settings, CONVERSATION_PROMPTS);
     if (!rc && *s->eval_path)
         rc = actor_encode(&j->eval_prompts, &j->engine, &eval);
+    hash[0] = dataset_hash(&data);
+    hash[1] = dataset_hash(&eval);
     dataset_free(&data);
     dataset_free(&eval);
     return rc;
@@ -116,7 +119,9 @@ static void reserve(struct job *j)
 static int start(struct job *j, const struct options *o)
 {
     struct engine *e = &j->engine;
-    TRY(comm_agree(j->comm, load_prompts(j)));
+    uint64_t hash[2];
+    TRY(comm_agree(j->comm, load_prompts(j, hash)));
+    TRY(comm_same_input(j->comm, hash, sizeof hash, "the data of data.path or data.eval_path"));
     TRY(make_ppo(j));
     TRY(open_rewards(j));
     TRY(make_plan(j));

@@ -69,7 +69,7 @@ static int find_tokenizer(const struct settings *s, struct run *run, char **path
     return comm_agree(run->comm, rc);
 }
 
-static int load_stream(struct pretrain *p)
+static int load_stream(struct pretrain *p, uint64_t *hash)
 {
     const struct settings *s = p->settings;
     struct dataset data = {0};
@@ -92,6 +92,7 @@ static int load_stream(struct pretrain *p)
     if (!rc && p->stream.n <= p->block)
         rc = error_set(ERR_FILE, "%s: %lld tokens are not more than pretrain.block_size = %d", data.path, (long long)p->stream.n,
                        p->block);
+    *hash = dataset_hash(&data);
     prompts_free(&texts);
     dataset_free(&data);
     return rc;
@@ -144,7 +145,9 @@ static int pretrain(struct pretrain *p, const struct options *o, const char *tok
     struct engine *e = p->engine;
     p->block = s->pretrain.block_size > 0 && s->pretrain.block_size < engine_context(e) ? (int)s->pretrain.block_size
                                                                                         : engine_context(e);
-    TRY(comm_agree(p->comm, load_stream(p)));
+    uint64_t hash;
+    TRY(comm_agree(p->comm, load_stream(p, &hash)));
+    TRY(comm_same_input(p->comm, &hash, sizeof hash, "the data of data.path"));
     const int64_t tokens = s->pretrain.batch_size * p->block, one_pass = (p->stream.n + tokens - 1) / tokens;
     struct supervised_task task = causal_lm_task(&p->lm);
     task.batch_size = s->pretrain.batch_size;

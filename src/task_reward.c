@@ -74,6 +74,8 @@ static int find_labels(struct labels *l, const struct settings *s, const struct 
     if (l->n < 2)
         return error_set(ERR_INPUT, "%s: %d class%s: a classifier needs two or more (reward_model.label_names gives them; for "
                          "rewards by pairs set reward_model.loss = \"pairwise\")", d->path, l->n, l->n == 1 ? "" : "es");
+    if (l->n > LABELS_MAX)
+        return error_set(ERR_INPUT, "%s: %d classes, at most %d: is data.label_field the class?", d->path, l->n, LABELS_MAX);
     return 0;
 }
 
@@ -105,7 +107,8 @@ static int make_examples(struct job *j, struct score_examples *out, struct datas
     return 0;
 }
 
-static int load_data(struct job *j)
+/* hash: of both data sets. */
+static int load_data(struct job *j, uint64_t hash[2])
 {
     const struct settings_data *s = &j->settings.data;
     const unsigned need = pairs(j) ? DATASET_PAIR : DATASET_TEXT | DATASET_LABEL;
@@ -117,6 +120,8 @@ static int load_data(struct job *j)
         rc = dataset_load_eval(&eval, s, need);
     if (!rc && *s->eval_path)
         rc = make_examples(j, &j->eval, &eval);
+    hash[0] = dataset_hash(&data);
+    hash[1] = dataset_hash(&eval);
     dataset_free(&data);
     dataset_free(&eval);
     return rc;
@@ -191,7 +196,9 @@ static int complete_folders(const struct job *j)
 static int job_run(struct job *j, const struct options *o)
 {
     const struct settings_reward_model *s = &j->settings.reward_model;
-    TRY(comm_agree(j->engine.comm, load_data(j)));
+    uint64_t hash[2];
+    TRY(comm_agree(j->engine.comm, load_data(j, hash)));
+    TRY(comm_same_input(j->engine.comm, hash, sizeof hash, "the data of data.path or data.eval_path"));
     j->task = (struct score_task){.engine = &j->engine,
                                   .timing = &j->run.timing,
                                   .train = &j->train,

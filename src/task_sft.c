@@ -53,7 +53,8 @@ static int make_examples(struct job *j, struct sft_examples *out, struct dataset
     return 0;
 }
 
-static int load_data(struct job *j)
+/* hash: of both data sets. */
+static int load_data(struct job *j, uint64_t hash[2])
 {
     const struct settings_data *s = &j->settings->data;
     const unsigned need = DATASET_TEXT | DATASET_COMPLETION;
@@ -65,6 +66,8 @@ static int load_data(struct job *j)
         rc = dataset_load_eval(&eval, s, need);
     if (!rc && *s->eval_path)
         rc = make_examples(j, &j->eval, &eval);
+    hash[0] = dataset_hash(&data);
+    hash[1] = dataset_hash(&eval);
     dataset_free(&data);
     dataset_free(&eval);
     return rc;
@@ -133,7 +136,9 @@ static struct engine_need need_of(const struct job *j)
 static int job_run(struct job *j, const struct options *o)
 {
     const struct settings *s = j->settings;
-    TRY(comm_agree(j->engine.comm, load_data(j)));
+    uint64_t hash[2];
+    TRY(comm_agree(j->engine.comm, load_data(j, hash)));
+    TRY(comm_same_input(j->engine.comm, hash, sizeof hash, "the data of data.path or data.eval_path"));
     j->lm = (struct causal_lm){.engine = &j->engine,
                                .timing = &j->run.timing,
                                .example = example,

@@ -1,4 +1,4 @@
-/* Causal attention, backward. Probabilities are computed again from q and k, with the forward pass's bits.
+/* Attention, backward. Probabilities are computed again from q and k, with the forward pass's bits.
  *
  *   dp_j = do . v_j;  ds_j = p_j (dp_j - sum_i p_i dp_i) scale
  *   dq = sum_j ds_j k_j;  dk_j = sum over queries ds_j q;  dv_j = sum over queries p_j do

@@ -34,7 +34,10 @@ data 1 '{"text": "a", "label": "x"}\n{"text": "a", "label": "y"}\n' 'data:1: the
 data 1 '{"text": "a b c d e f", "label": 0}\n{"text": "a", "label": 1}\n' 'data: 1 of 2 texts have more than 3 tokens' $classes \
     -s data.max_length=3 -s data.truncation=error
 data 1 '{"text": "", "label": 0}\n{"text": "a", "label": 1}\n' 'data:1: the text gives no tokens' $classes
+awk 'BEGIN { for (i = 0; i < 10001; i++) printf "{\"text\": \"a\", \"label\": \"n%d\"}\n", i }' >"$data"
+refused 2 'data: 10001 classes, at most 10000: is data.label_field the class?' $classes "$work/input.cfg"
 printf '{"chosen": "a", "rejected": "b"}\n' >"$data"
+refused 2 'reward_model.head_only=true: the head is trained without adapters' -s reward_model.head_only=true -s model.adapter=a "$work/input.cfg"
 refused 2 'reward_model.loss=ranking: unknown name' -s reward_model.loss=ranking "$work/input.cfg"
 refused 2 'data.truncation=keep_end: task reward cuts' -s data.truncation=keep_end "$work/input.cfg"
 refused 2 'reward_model.batch_size=0: 0 is out of range' -s reward_model.batch_size=0 "$work/input.cfg"

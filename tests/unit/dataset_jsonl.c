@@ -204,6 +204,10 @@ static void test_labels(void **state)
     free(name);
     assert_int_equal(dataset_number_labels(&d, both, 2), -1);
     assert_non_null(strstr(error_message(), ":1: the label 2 is not in 0 .. 1 (pos, neg)"));
+    d.row[0].label = 12; /* of many labels the first are named */
+    char *const many[] = {"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"};
+    assert_int_equal(dataset_number_labels(&d, many, 12), -1);
+    assert_non_null(strstr(error_message(), ":1: the label 12 is not in 0 .. 11 (a, b, c, d, e, f, g, h, i, j, ..)"));
     dataset_free(&d);
 }
 

@@ -379,6 +379,10 @@ static void test_contradictions(void **state)
                  "warm-up; use "
                  "\"constant_with_warmup\"");
     expect_override_error("run.eval_steps=5", "--set run.eval_steps=5: needs data.eval_path");
+    expect_error("task = \"reward\"; model: { path = \"m\"; adapter = \"a\"; }; data: { path = \"d\"; };\n"
+                 "run: { output_dir = \"o\"; }; reward_model: { head_only = true; };",
+                 "input.cfg:2: reward_model.head_only: the head is trained without adapters: model.adapter has no part in it; "
+                 "merge it first (task = \"merge\")");
     expect_error("task = \"evaluate\"; model: { path = \"m\"; }; data: { path = \"d\"; };\n"
                  "run: { output_dir = \"o\"; }; evaluate: { what = \"responses\"; };",
                  "input.cfg:2: evaluate.what: \"responses\" needs a reward: reward = ( { type = .. } )");
