@@ -123,6 +123,7 @@ def record_kind(folder, kind):
     generator = torch.Generator().manual_seed(99)
     vocab = model.config.vocab_size  # 0 pads, so it is not drawn
     sequences = [[1 + i for i in record.draw_ids(generator, n, vocab - 1)] for pair in LENGTHS[kind] for n in pair]
+    model.peft_config["default"].base_model_name_or_path = os.path.basename(folder)
     model.save_pretrained(out)
     os.remove(os.path.join(out, "README.md"))
     with torch.no_grad():
