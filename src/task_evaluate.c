@@ -24,6 +24,7 @@ struct job {
     struct engine engine;
     struct run run;
     struct dataset data;
+    uint64_t hash; /* of the data */
     struct prompt_list items; /* its texts or prompts */
     bool responses;
     struct rollout rollout; /* its reward is NULL where texts are not scored */
@@ -61,6 +62,7 @@ static int load_texts(struct job *j)
     const int room = engine_context(e);
     TRY(dataset_load(&j->data, &s->data, DATASET_TEXT));
     TRY(conversation_render(&j->data, s, CONVERSATION_TEXTS));
+    j->hash = dataset_hash(&j->data);
     TRY(prompts_encode_texts(&j->items, &j->data, e->tokenizer, &s->data, room, e->folder.arch.vocab));
     if (j->items.n_cut)
         log_warn("%lld texts are longer than the context of %d tokens and were cut", (long long)j->items.n_cut, room);
@@ -198,10 +200,9 @@ static int load_prompts(struct job *j)
         rc = conversation_render(&data, j->engine.settings, CONVERSATION_PROMPTS);
     if (!rc)
         rc = actor_encode(&j->items, &j->engine, &data);
+    j->hash = dataset_hash(&data);
     dataset_free(&data);
     return rc;
-    TRY(dataset_load(&j->data, &j->engine.settings->data, 0));
-    return actor_encode(&j->items, &j->engine, &j->data);
 }
 
 static int evaluate_responses(struct job *j)
@@ -268,6 +269,7 @@ static int evaluate(struct job *j, const struct options *o)
     j->responses = s->evaluate.what == EVALUATE_CHOICE_RESPONSES ||
                    (s->evaluate.what == EVALUATE_CHOICE_AUTO && s->n_rewards > 0);
     TRY(comm_agree(e->comm, j->responses ? load_prompts(j) : load_texts(j)));
+    TRY(comm_same_input(e->comm, &j->hash, sizeof j->hash, "the data of data.path"));
     actor_rollout(&j->rollout, e, &j->run.timing);
     j->rollout.shape = (struct rollout_shape){j->items.n, actor_longest(e, &j->items), actor_new_tokens(e)};
     if (s->n_rewards)

@@ -216,9 +216,13 @@ static int job_run(struct job *j, const struct options *o)
     show_data(j);
     if (o->plan)
         return 0;
-    TRY(supervised_run(&j->loop, o->resume));
-    TRY(supervised_finish(&j->loop));
-    return comm_agree(j->engine.comm, complete_folders(j));
+    int rc = supervised_run(&j->loop, o->resume);
+    if (rc && error_kind() != ERR_STOP)
+        return rc;
+    if (!rc)
+        TRY(supervised_finish(&j->loop));
+    TRY(comm_agree(j->engine.comm, complete_folders(j))); /* of a run that was stopped: the best so far */
+    return rc;
 }
 
 int task_reward(const struct settings *s, struct comm *comm, const struct options *o)

@@ -52,6 +52,11 @@ done
 tr -d ' \n' <"$work/learns-pairs/adapter/adapter_config.json" | grep -q '"modules_to_save":\["score"\].*"task_type":"SEQ_CLS"' ||
     fail "adapter_config.json is not one of a classifier"
 
+# the best adapter of a run that is stopped is whole too
+classes stopped 2 -s run.max_steps=1000000 -s run.max_walltime=1
+[ $? -eq 75 ] && grep -q '"1": "good"' "$work/stopped/adapter-best/config.json" && [ ! -e "$work/stopped/adapter" ] ||
+    { cat "$work/stopped.log"; fail "the best adapter of a stopped run"; }
+
 # on from that adapter: the head goes on too
 classes again 1 -s model.adapter="$work/learns-classes/adapter" -s run.max_steps=1 || { cat "$work/again.log"; fail "again"; }
 [ "$(value again 0 eval/loss)" = "$(value learns-classes 20 eval/loss)" ] || fail "the score head is not where the other run left it"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Ranks that read other data than rank 0, as copies of a file on the nodes' own disks may be, are refused by number before the first
-# step: in tasks that train on examples, and in PPO, whose prompts each rank takes from its own copy.
+# step: in tasks that train on examples, and where each rank takes prompts from its own copy.
 . "${srcdir:-.}/tests/mpi/run.sh"
 program=$(cd "${builddir:-build}" && pwd)/rlhf-hpc
 cd "${srcdir:-.}" && root=$(pwd) || exit 99
@@ -16,6 +16,7 @@ done
 for task in sft reward ppo; do
     sed "s,\"input/,\"$root/input/,g" input/tiny-$task.cfg >"$work/$task.cfg"
 done
+sed 's/^task = .*/task = "evaluate";/' "$work/ppo.cfg" >"$work/evaluate.cfg"
 
 # both TASK OPTION..: on two ranks, each in its own folder
 both()
@@ -32,13 +33,14 @@ all()
 {
     "$@" sft &&
     "$@" reward -s reward_model.loss=pairwise -s 'reward_model.label_names=[]' &&
-    "$@" ppo -s ppo.batch_size=4 -s ppo.mini_batch_size=4
+    "$@" ppo -s ppo.batch_size=4 -s ppo.mini_batch_size=4 &&
+    "$@" evaluate
 }
 
 refused()
 {
     both "$@" && { cat "$work/log"; fail "$1: other data on rank 1"; }
-    grep -q "^rlhf-hpc: the data of data.path or data.eval_path is not the same on all ranks: rank 1 differs from rank 0$" \
+    grep -q "^rlhf-hpc: the data of data.path.* is not the same on all ranks: rank 1 differs from rank 0$" \
         "$work/log" || { cat "$work/log"; fail "$1: other message"; }
 }
 
