@@ -28,12 +28,6 @@ static const struct safetensors_entry *find_with_prefix_or_without(const struct 
     return e;
 }
 
-static bool ends_with(const char *s, const char *end)
-{
-    const size_t n = strlen(s), k = strlen(end);
-    return n >= k && !strcmp(s + n - k, end);
-}
-
 /* Norms of old BERT files have TensorFlow's names: gamma and beta. */
 static const struct safetensors_entry *find(const struct safetensors *s, const struct arch *a, const char *name)
 {
@@ -41,7 +35,7 @@ static const struct safetensors_entry *find(const struct safetensors *s, const s
     const struct safetensors_entry *e = find_with_prefix_or_without(s, a, name);
     for (int i = 0; !e && i < 2; i++) {
         char old[ARCH_NAME_MAX];
-        if (!ends_with(name, names[i][0]))
+        if (!text_ends(name, names[i][0]))
             continue;
         snprintf(old, sizeof old, "%.*s%s", (int)(strlen(name) - strlen(names[i][0])), name, names[i][1]);
         e = find_with_prefix_or_without(s, a, old);
@@ -95,7 +89,7 @@ static bool may_ignore(const struct arch *a, const char *name)
                                         "qa_outputs.", "vocab_transform.", "vocab_layer_norm.", "vocab_projector.", "pooler.",
                                         "bert.pooler.", "roberta.pooler."};
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        if (ends_with(name, ends[i]))
+        if (text_ends(name, ends[i]))
             return true;
     const size_t n = strlen(arch_head_module(a));
     if (a->use == ARCH_LANGUAGE_MODEL && !strncmp(name, arch_head_module(a), n) && name[n] == '.')
