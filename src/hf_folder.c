@@ -15,7 +15,7 @@ enum { PROBLEMS_TOLD = 12, UNEXPECTED_TOLD = 3 };
 static const char *const other_files[] = {"tokenizer.json",       "tokenizer_config.json", "special_tokens_map.json",
                                           "tokenizer.model",      "vocab.json",            "merges.txt",
                                           "vocab.txt",            "added_tokens.json",     "chat_template.jinja",
-                                          "chat_template.json",   "generation_config.json"};
+                                          "chat_template.json",   "generation_config.json", "additional_chat_templates/tool_use.jinja"};
 
 /* By the HF name, else without the family's prefix (files of the bare model). */
 static const struct safetensors_entry *find_with_prefix_or_without(const struct safetensors *s, const struct arch *a,
@@ -202,8 +202,14 @@ const struct safetensors_entry *hf_folder_find(const struct hf_folder *f, enum a
 
 static int copy_if_there(const char *folder, const char *source, const char *name)
 {
-    char *from = file_join(source, name), *to = file_join(folder, name);
-    int rc = file_exists(from) ? file_copy(to, from) : 0;
+    char *from = file_join(source, name), *to = file_join(folder, name), *within = strdup(to);
+    CHECK(within, "out of memory");
+    *strrchr(within, '/') = 0;
+    const bool there = file_exists(from);
+    int rc = there ? file_make_folders(within) : 0;
+    if (there && !rc)
+        rc = file_copy(to, from);
+    free(within);
     free(from);
     free(to);
     return rc;
