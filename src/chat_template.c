@@ -87,11 +87,11 @@ static int read_field(struct chat_template *t, const char *folder, const char *n
     return rc;
 }
 
-static int read_jinja(struct chat_template *t, const char *path)
+static int read_jinja(struct jinja **out, const char *path)
 {
     struct text source = {0};
     int rc = file_read(&source, path);
-    if (!rc && !(t->standard = jinja_parse(path, text_string(&source), source.n)))
+    if (!rc && !(*out = jinja_parse(path, text_string(&source), source.n)))
         rc = -1;
     text_free(&source);
     return rc;
@@ -99,9 +99,12 @@ static int read_jinja(struct chat_template *t, const char *path)
 
 static int read_folder(struct chat_template *t, const char *folder)
 {
-    char *path = file_join(folder, "chat_template.jinja");
-    int rc = file_exists(path) ? read_jinja(t, path) : 0;
+    char *path = file_join(folder, "chat_template.jinja"), *tools = file_join(folder, "additional_chat_templates/tool_use.jinja");
+    int rc = file_exists(path) ? read_jinja(&t->standard, path) : 0;
+    if (!rc && t->standard && file_exists(tools))
+        rc = read_jinja(&t->tool_use, tools);
     free(path);
+    free(tools);
     if (!rc && !t->standard)
         rc = read_field(t, folder, "chat_template.json");
     if (!rc && !t->standard)
@@ -131,7 +134,7 @@ int chat_template_open(struct chat_template **out, const char *folder, const cha
     if (!rc)
         rc = read_tokens(t->tokens, folder, "special_tokens_map.json");
     if (!rc)
-        rc = *file ? read_jinja(t, file) : read_folder(t, folder);
+        rc = *file ? read_jinja(&t->standard, file) : read_folder(t, folder);
     if (!rc)
         return 0;
     chat_template_close(t);

@@ -2,9 +2,9 @@
  * (transformers/tokenization_utils_base.py and utils/chat_template_utils.py).
  *
  * The template is chat_template.jinja, else "chat_template" of chat_template.json, else of tokenizer_config.json: a string, or
- * a list of {name, template} of which "default" is taken, and "tool_use" for conversations with tools where there is one. It
- * sees messages, tools, documents (none), add_generation_prompt, the special tokens (bos_token, ..) of tokenizer_config.json
- * and special_tokens_map.json, and what a row gives it besides.
+ * a list of {name, template} of which "default" is taken, and "tool_use" for conversations with tools where there is one (beside
+ * chat_template.jinja: additional_chat_templates/tool_use.jinja). It sees messages, tools, documents (none), add_generation_prompt,
+ * the special tokens (bos_token, ..) of tokenizer_config.json and special_tokens_map.json, and what a row gives it besides.
  */
 #ifndef RLHF_SRC_CHAT_TEMPLATE_H
 #define RLHF_SRC_CHAT_TEMPLATE_H

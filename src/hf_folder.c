@@ -15,7 +15,7 @@ enum { PROBLEMS_TOLD = 12, UNEXPECTED_TOLD = 3 };
 static const char *const other_files[] = {"tokenizer.json",       "tokenizer_config.json", "special_tokens_map.json",
                                           "tokenizer.model",      "vocab.json",            "merges.txt",
                                           "vocab.txt",            "added_tokens.json",     "chat_template.jinja",
-                                          "chat_template.json",   "generation_config.json"};
+                                          "chat_template.json",   "generation_config.json", "additional_chat_templates/tool_use.jinja"};
 
 /* By the HF name, else without the family's prefix (files of the bare model). */
 static const struct safetensors_entry *find_with_prefix_or_without(const struct safetensors *s, const struct arch *a,
@@ -28,12 +28,6 @@ static const struct safetensors_entry *find_with_prefix_or_without(const struct 
     return e;
 }
 
-static bool ends_with(const char *s, const char *end)
-{
-    const size_t n = strlen(s), k = strlen(end);
-    return n >= k && !strcmp(s + n - k, end);
-}
-
 /* Norms of old BERT files have TensorFlow's names: gamma and beta. */
 static const struct safetensors_entry *find(const struct safetensors *s, const struct arch *a, const char *name)
 {
@@ -41,7 +35,7 @@ static const struct safetensors_entry *find(const struct safetensors *s, const s
     const struct safetensors_entry *e = find_with_prefix_or_without(s, a, name);
     for (int i = 0; !e && i < 2; i++) {
         char old[ARCH_NAME_MAX];
-        if (!ends_with(name, names[i][0]))
+        if (!text_ends(name, names[i][0]))
             continue;
         snprintf(old, sizeof old, "%.*s%s", (int)(strlen(name) - strlen(names[i][0])), name, names[i][1]);
         e = find_with_prefix_or_without(s, a, old);
@@ -95,7 +89,7 @@ static bool may_ignore(const struct arch *a, const char *name)
                                         "qa_outputs.", "vocab_transform.", "vocab_layer_norm.", "vocab_projector.", "pooler.",
                                         "bert.pooler.", "roberta.pooler."};
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        if (ends_with(name, ends[i]))
+        if (text_ends(name, ends[i]))
             return true;
     const size_t n = strlen(arch_head_module(a));
     if (a->use == ARCH_LANGUAGE_MODEL && !strncmp(name, arch_head_module(a), n) && name[n] == '.')
@@ -208,8 +202,14 @@ const struct safetensors_entry *hf_folder_find(const struct hf_folder *f, enum a
 
 static int copy_if_there(const char *folder, const char *source, const char *name)
 {
-    char *from = file_join(source, name), *to = file_join(folder, name);
-    int rc = file_exists(from) ? file_copy(to, from) : 0;
+    char *from = file_join(source, name), *to = file_join(folder, name), *within = strdup(to);
+    CHECK(within, "out of memory");
+    *strrchr(within, '/') = 0;
+    const bool there = file_exists(from);
+    int rc = there ? file_make_folders(within) : 0;
+    if (there && !rc)
+        rc = file_copy(to, from);
+    free(within);
     free(from);
     free(to);
     return rc;

@@ -29,12 +29,6 @@ static const char *dtype_word(enum dtype t)
     return t == DTYPE_F32 ? "float32" : t == DTYPE_F16 ? "float16" : "bfloat16";
 }
 
-static bool ends_with(const char *s, const char *end)
-{
-    const size_t n = strlen(s), k = strlen(end);
-    return n >= k && !strcmp(s + n - k, end);
-}
-
 /* What the folder holds, by the class that config.json names. */
 static enum arch_use use_of(const char *folder)
 {
@@ -42,9 +36,9 @@ static enum arch_use use_of(const char *folder)
     json_t *config = document_read(path);
     const char *name = json_string_value(json_array_get(json_object_get(config, "architectures"), 0));
     enum arch_use use = ARCH_LANGUAGE_MODEL;
-    if (name && ends_with(name, "ForSequenceClassification"))
+    if (name && text_ends(name, "ForSequenceClassification"))
         use = ARCH_CLASSIFIER;
-    else if (name && !ends_with(name, "ForCausalLM") && !ends_with(name, "LMHeadModel"))
+    else if (name && !text_ends(name, "ForCausalLM") && !text_ends(name, "LMHeadModel"))
         use = ARCH_BACKBONE;
     error_clear(); /* what is wrong with the file is said where it is read in full */
     json_decref(config);

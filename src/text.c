@@ -65,3 +65,9 @@ void text_free(struct text *t)
     free(t->bytes);
     *t = (struct text){0};
 }
+
+bool text_ends(const char *string, const char *end)
+{
+    const size_t n = strlen(string), k = strlen(end);
+    return n >= k && !strcmp(string + n - k, end);
+}

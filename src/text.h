@@ -2,6 +2,7 @@
 #ifndef RLHF_SRC_TEXT_H
 #define RLHF_SRC_TEXT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct text {
@@ -16,5 +17,7 @@ void text_format(struct text *t, const char *format, ...) __attribute__((format(
 const char *text_string(const struct text *t); /* never NULL; borrowed */
 void text_clear(struct text *t);               /* keeps the room */
 void text_free(struct text *t);
+
+bool text_ends(const char *string, const char *end);
 
 #endif

@@ -24,7 +24,7 @@
 enum { MAX_FILE_BYTES = 256 << 20 };
 static const size_t MAX_TEXT_BYTES = (size_t)512 << 20; /* positions in a word are 32-bit */
 
-enum named { BOS, EOS, PAD, UNK, N_NAMED };
+enum named { BOS, EOS, N_NAMED };
 
 struct work {
     struct work *next;
@@ -297,16 +297,6 @@ int32_t tokenizer_eos(const struct tokenizer *t)
     return t->named[EOS];
 }
 
-int32_t tokenizer_pad(const struct tokenizer *t)
-{
-    return t->named[PAD];
-}
-
-int32_t tokenizer_unk(const struct tokenizer *t)
-{
-    return t->named[UNK];
-}
-
 /* Files */
 
 static int load_json(json_t **out, const char *path, size_t flags)
@@ -397,7 +387,7 @@ static int read_folder(struct tokenizer *t, const char *folder)
 /* Fills names that are still -1 from {"bos_token": "<s>" or {"content": "<s>"}, ..}. */
 static int read_named(struct tokenizer *t, const char *folder, const char *name)
 {
-    static const char *const keys[N_NAMED] = {"bos_token", "eos_token", "pad_token", "unk_token"};
+    static const char *const keys[N_NAMED] = {"bos_token", "eos_token"};
     char *path = file_join(folder, name);
     json_t *root = NULL;
     int rc = load_config(&root, path);

@@ -53,7 +53,5 @@ bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
 /* Ids that tokenizer_config.json, else special_tokens_map.json, names; -1 when none. */
 int32_t tokenizer_bos(const struct tokenizer *t);
 int32_t tokenizer_eos(const struct tokenizer *t);
-int32_t tokenizer_pad(const struct tokenizer *t);
-int32_t tokenizer_unk(const struct tokenizer *t);
 
 #endif

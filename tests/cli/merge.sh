@@ -8,6 +8,8 @@ cp $reference/config.json $reference/model* "$model"
 cp tests/fuzz/seeds/metaspace.json "$model/tokenizer.json"
 for file in tokenizer_config.json special_tokens_map.json added_tokens.json chat_template.jinja chat_template.json; do echo "{}" >"$model/$file"; done
 echo '{"eos_token_id": [2, 3]}' >"$model/generation_config.json"
+mkdir "$model/additional_chat_templates"
+echo "{{ tools }}" >"$model/additional_chat_templates/tool_use.jinja"
 echo 'not of the model' >"$model/notes.txt"
 cp tests/reference/adapters/regex/adapter_* "$adapter"
 cat >"$work/input.cfg" <<EOF
@@ -35,7 +37,7 @@ refused 1 'not a folder; a model is a Hugging Face folder' -s model.path="$work/
 # an adapter of another size, found in the last shard; a value that is not a number, on the rank that writes it
 refused_on_two 1 'must be [' -s model.adapter=tests/reference/adapters/patterns "$work/input.cfg"
 mkdir "$work/spoilt"
-cp "$model"/* "$work/spoilt"
+cp -r "$model"/* "$work/spoilt"
 printf '\376\177' | dd of="$work/spoilt/model-00002-of-00002.safetensors" bs=1 conv=notrunc status=none \
     seek=$(($(wc -c <"$work/spoilt/model-00002-of-00002.safetensors") - 2))
 refused_on_two 1 'model-00002-of-00002.safetensors: tensor ' -s model.path="$work/spoilt" "$work/input.cfg"
@@ -51,11 +53,11 @@ mkdir -p "$out/model.partial"
 echo rest >"$out/model.partial/rest"
 merge
 for file in config.json generation_config.json tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json \
-    chat_template.jinja chat_template.json; do
+    chat_template.jinja chat_template.json additional_chat_templates/tool_use.jinja; do
     cmp "$model/$file" "$out/model/$file" || complain "$file"
 done
 [ "$(ls "$out" | tr '\n' ' ')" = 'model settings.cfg ' ] || complain "in the folder: $(ls "$out")"
-[ "$(ls "$out/model" | wc -l)" -eq 11 ] || complain "in the model's folder: $(ls "$out/model")"
+[ "$(ls "$out/model" | wc -l)" -eq 12 ] || complain "in the model's folder: $(ls "$out/model")"
 grep -q 'ref_adapter' "$out/settings.cfg" || complain "settings.cfg"
 cmp -s "$model/model-00001-of-00002.safetensors" "$out/model/model-00001-of-00002.safetensors" && complain "nothing was merged"
 

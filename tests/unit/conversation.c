@@ -190,6 +190,13 @@ static void test_places(void **state)
     expect_text(row, "json");
     put("chat_template.jinja", "{{ messages[0].content }}{{ bos_token }}\n");
     expect_text(row, "q<b>");
+    expect_text(tools, "q<b>");
+    char *additional = file_join(folder, "additional_chat_templates");
+    assert_int_equal(file_make_folders(additional), 0);
+    free(additional);
+    put("additional_chat_templates/tool_use.jinja", "use {{ tools | length }}");
+    expect_text(row, "q<b>");
+    expect_text(tools, "use 1");
     put("own.jinja", "own{{ bos_token }}{{ extra }}");
     char *path = file_join(folder, "own.jinja");
     struct settings s = *settings();
