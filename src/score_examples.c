@@ -5,6 +5,7 @@
 #include "prompts.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static struct score_example *add_example(struct score_examples *x)
 {
@@ -32,6 +33,14 @@ static int end_sequence(struct score_examples *x, struct score_example *e, int w
     return 0;
 }
 
+/* The ids from start on cut to the context: the last ones, behind a special token that the tokenizer has put before them. */
+static void keep_end(struct score_examples *x, int64_t start, bool around, const struct score_format *how)
+{
+    int32_t *ids = x->tokens.ids + start;
+    const int64_t kept = around && how->context > 1 && tokenizer_is_special(how->tokenizer, ids[0]), n = how->context - kept;
+    memmove(ids + kept, x->tokens.ids + x->tokens.n - n, (size_t)n * sizeof *ids);
+}
+
 /* The text, or token numbers, cut to the context with the tokens around it kept. */
 static int add_text(struct score_examples *x, const struct dataset *d, const struct dataset_row *row, const struct score_format *how)
 {
@@ -43,7 +52,9 @@ static int add_text(struct score_examples *x, const struct dataset *d, const str
     if (x->tokens.n - start > how->context) {
         const bool around = row->text && !row->input_ids && s->add_special_tokens && !row->rendered;
         x->n_cut++;
-        if (around) {
+        if (s->truncation == TRUNCATION_KEEP_END) {
+            keep_end(x, start, around, how);
+        } else if (around) {
             x->tokens.n = start;
             TRY(tokenizer_encode_truncated(how->tokenizer, &x->tokens, row->text, row->n_text, how->context));
         }
@@ -94,7 +105,7 @@ int score_examples_make(struct score_examples *x, const struct dataset *d, const
         TRY(x->pairs ? add_pair(x, d, &d->row[i], how) : add_text(x, d, &d->row[i], how));
     if (x->n_cut && how->settings->data.truncation == TRUNCATION_ERROR)
         return error_set(ERR_FILE, "%s: %lld of %lld texts have more than %d tokens, which the context holds (data.truncation = "
-                         "\"keep_start\" cuts them)", d->path, (long long)x->n_cut, (long long)d->n, how->context);
+                         "\"keep_start\" or \"keep_end\" cuts them)", d->path, (long long)x->n_cut, (long long)d->n, how->context);
     if (!x->n)
         return error_set(ERR_FILE, "%s: none of %lld pairs fits into the context of %d tokens", d->path, (long long)d->n,
                          how->context);

@@ -1,6 +1,6 @@
 /* What task = "reward" trains on: a data set's rows as sequences that are scored, one a text with its label, two a pair of answers.
  *
- *   text, label                   a class; the text is cut to the context
+ *   text, label                   a class; the text is cut to the context (data.truncation)
  *   [prompt,] chosen, rejected    a pair: the prompt with either answer behind it. A pair with a sequence beyond the context is
  *                                 left out, as TRL's RewardTrainer does; "margin" may stand beside it
  *
