@@ -430,9 +430,6 @@ static void check_together(struct loader *l)
         clash(l, "run.eval_steps", "needs data.eval_path");
     if (l->task_known && s->task == TASK_EVALUATE && s->evaluate.what == EVALUATE_CHOICE_RESPONSES && !s->n_rewards)
         clash(l, "evaluate.what", "\"responses\" needs a reward: reward = ( { type = .. } )");
-    if (l->task_known && s->task == TASK_REWARD && s->data.truncation == TRUNCATION_KEEP_END)
-        clash(l, "data.truncation", "task reward cuts texts at their end, and leaves out pairs that are too long: "
-                                    "\"keep_start\" or \"error\"");
     check_rewards(l);
 }
 

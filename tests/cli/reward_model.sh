@@ -39,7 +39,6 @@ refused 2 'data: 10001 classes, at most 10000: is data.label_field the class?' $
 printf '{"chosen": "a", "rejected": "b"}\n' >"$data"
 refused 2 'reward_model.head_only=true: the head is trained without adapters' -s reward_model.head_only=true -s model.adapter=a "$work/input.cfg"
 refused 2 'reward_model.loss=ranking: unknown name' -s reward_model.loss=ranking "$work/input.cfg"
-refused 2 'data.truncation=keep_end: task reward cuts' -s data.truncation=keep_end "$work/input.cfg"
 refused 2 'reward_model.batch_size=0: 0 is out of range' -s reward_model.batch_size=0 "$work/input.cfg"
 refused 2 'the smallest plan needs' -s run.memory_limit=0.001 "$work/input.cfg"
 exit $failed
