@@ -56,7 +56,7 @@ stages "sft done merge done classifier run ppo run "
 grep -q '^continuing from runs/imdb-small/classifier/checkpoint-' "$work/log" || { echo "the stopped stage began anew"; failed=1; }
 
 # what is done with another input is not taken for done; a stage that fails ends it
-sed -i 's/lora_alpha = 16/lora_alpha = 8/' input/imdb-small/classifier.cfg
+sed -i 's/lora_alpha = 64/lora_alpha = 32/' input/imdb-small/classifier.cfg
 pipeline 1 $few
 grep -q 'classifier.cfg or its options have changed since runs/imdb-small/classifier was made' "$work/log" || { cat "$work/log"; failed=1; }
 rm -r runs/imdb-small/sft runs/imdb-small/merge
