@@ -188,8 +188,8 @@ static int by_name(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
-/* The modules that tensors belong to, which lie one behind the other: "classifier" of "classifier.dense.weight", as PEFT names heads;
- * within the model proper the module itself, "bert.pooler.dense". */
+/* The modules that tensors belong to, which lie one behind the other: "classifier" of "classifier.dense.weight", as PEFT names
+ * heads; within the model proper the module itself, "bert.pooler.dense". */
 static void saved_modules(struct peft_names *names, const struct arch *a, const struct safetensors_out *saved, int n)
 {
     for (int i = 0; i < n; i++) {

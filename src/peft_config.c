@@ -393,8 +393,8 @@ static const char *last_part(const char *module)
     return dot ? dot + 1 : module;
 }
 
-/* What names a module to PEFT: the last part of its path, or all of it within the layer where a pooler, which has no adapter, ends in
- * the same (BERT's "dense"). */
+/* What names a module to PEFT: the last part of its path, or all of it within the layer where a pooler, which has no adapter, ends
+ * in the same (BERT's "dense"). */
 static const char *target_name(const struct arch *a, const char *module)
 {
     return a->pooler && !strcmp(last_part(module), last_part(arch_pooler_module(a))) ? module : last_part(module);

@@ -42,7 +42,8 @@ static void keep_end(struct score_examples *x, int64_t start, bool around, const
 }
 
 /* The text, or token numbers, cut to the context with the tokens around it kept. */
-static int add_text(struct score_examples *x, const struct dataset *d, const struct dataset_row *row, const struct score_format *how)
+static int add_text(struct score_examples *x, const struct dataset *d, const struct dataset_row *row,
+                    const struct score_format *how)
 {
     const struct settings_data *s = &how->settings->data;
     struct score_example *e = add_example(x);
@@ -81,7 +82,8 @@ static int add_answer(struct score_examples *x, struct score_example *e, int whi
     return end_sequence(x, e, which, start, d, row, how);
 }
 
-static int add_pair(struct score_examples *x, const struct dataset *d, const struct dataset_row *row, const struct score_format *how)
+static int add_pair(struct score_examples *x, const struct dataset *d, const struct dataset_row *row,
+                    const struct score_format *how)
 {
     const int64_t tokens = x->tokens.n;
     const int longest = x->longest;
@@ -105,7 +107,8 @@ int score_examples_make(struct score_examples *x, const struct dataset *d, const
         TRY(x->pairs ? add_pair(x, d, &d->row[i], how) : add_text(x, d, &d->row[i], how));
     if (x->n_cut && how->settings->data.truncation == TRUNCATION_ERROR)
         return error_set(ERR_FILE, "%s: %lld of %lld texts have more than %d tokens, which the context holds (data.truncation = "
-                         "\"keep_start\" or \"keep_end\" cuts them)", d->path, (long long)x->n_cut, (long long)d->n, how->context);
+                         "\"keep_start\" or \"keep_end\" cuts them)", d->path, (long long)x->n_cut, (long long)d->n,
+                         how->context);
     if (!x->n)
         return error_set(ERR_FILE, "%s: none of %lld pairs fits into the context of %d tokens", d->path, (long long)d->n,
                          how->context);

@@ -47,4 +47,9 @@ refused 1 'no score head: a reward adapter has task_type SEQ_CLS' -s reward.0.ty
     -s reward.0.path=tests/reference/llama-gqa/adapter -s model.path="$work/llama" "$work/input.cfg"
 refused 2 "label 'POSITIVE' is not one of LABEL_0, LABEL_1" -s reward.0.type=adapter -s reward.0.label=POSITIVE \
     -s reward.0.path=tests/reference/reward-adapter "$work/input.cfg"
+mkdir "$work/named"
+cp tests/reference/reward-adapter/adapter_* "$work/named"
+echo '{"id2label": {"0": "bad", "1": "fair", "2": "good"}}' >"$work/named/config.json"
+refused 1 'named/config.json: 3 labels, but the score head beside it has 2' -s reward.0.type=adapter \
+    -s reward.0.path="$work/named" "$work/input.cfg"
 exit $failed

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Classifiers trained on film reviews, beside a bag of words: held-out accuracy on rt-polarity (9,162 sentences to learn from) and on IMDB
-# (3,000 whole reviews), from a small language model and from the encoder of a sentiment classifier. The second has an advantage that the
-# numbers must be read with: it was trained on 24,738 other IMDB reviews and on these rt-polarity sentences (not on what is held out).
+# Classifiers trained on film reviews, beside a bag of words: held-out accuracy on rt-polarity (9,162 sentences to learn from) and
+# on IMDB (3,000 whole reviews), from a small language model and from the encoder of a sentiment classifier. The second has an
+# advantage that its numbers must be read with: it was trained on 24,738 other IMDB reviews and on these rt-polarity sentences (not
+# on what is held out).
 # Takes some ten minutes; needs RLHF_HPC_DATA.
 #
 #   tests/data/reward.sh [DATA..]    rt-polarity, imdb (default both); NP: ranks (2)

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "error.h"
+#include "document.h"
 #include "file.h"
 #include "peft.h"
 
@@ -313,6 +314,56 @@ static void test_refinements_round_trip(void **state)
     peft_config_free(&c);
 }
 
+/* An encoder's head with the pooler before it: the names that PEFT finds these modules by, and no others. */
+static void test_poolers_are_saved_beside_heads(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *type, *pooler, *head, *saved, *targets;
+    } cases[] = {
+        {"bert", "bert.pooler.dense", "classifier",
+         "[\"bert.pooler.dense\",\"classifier\"]", "[\"attention.output.dense\",\"query\"]"},
+        {"roberta", "classifier.dense", "classifier.out_proj", "[\"classifier\"]", "[\"attention.output.dense\",\"query\"]"},
+        {"distilbert", "pre_classifier", "classifier", "[\"classifier\",\"pre_classifier\"]", "[\"out_lin\",\"q_lin\"]"},
+    };
+    float data[64] = {0.5f, -1};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[512], names[3][64];
+        struct arch a;
+        struct peft_adapter p;
+        struct peft_config c = {.r = 1, .lora_alpha = 1};
+        snprintf(text, sizeof text, "{\"model_type\":\"%s\",\"vocab_size\":10,\"hidden_size\":8,\"dim\":8,\"n_layers\":1,"
+                 "\"num_hidden_layers\":1,\"n_heads\":2,\"num_attention_heads\":2,\"intermediate_size\":6,\"hidden_dim\":6}",
+                 cases[i].type);
+        write_file("config.json", text);
+        if (arch_read(&a, folder, ARCH_BACKBONE) != 0)
+            fail_msg("%s", error_message());
+        snprintf(names[0], sizeof names[0], "%s.weight", cases[i].pooler);
+        snprintf(names[1], sizeof names[1], "%s.bias", cases[i].pooler);
+        snprintf(names[2], sizeof names[2], "%s.weight", cases[i].head);
+        const struct peft_out out[] = {{0, LIN_Q, data, data}, {0, LIN_ATTN_OUT, data, data}};
+        const struct safetensors_out saved[] = {{names[0], DTYPE_F32, 2, {8, 8}, data, NULL},
+                                                {names[1], DTYPE_F32, 1, {8}, data, NULL},
+                                                {names[2], DTYPE_F32, 2, {3, 8}, data, NULL}};
+        assert_int_equal(peft_write(folder, &c, &a, out, 2, saved, 3), 0);
+        if (peft_open(&p, folder, &a) != 0)
+            fail_msg("%s: %s", cases[i].type, error_message());
+        assert_int_equal(p.n, 2);
+        assert_int_equal(p.n_saved, 3);
+        assert_non_null(peft_find_saved(&p, names[1]));
+        char *path = file_join(folder, "adapter_config.json");
+        json_t *config = document_read(path), *want_saved = json_loads(cases[i].saved, 0, NULL),
+               *want_targets = json_loads(cases[i].targets, 0, NULL);
+        assert_true(json_equal(json_object_get(config, "modules_to_save"), want_saved));
+        assert_true(json_equal(json_object_get(config, "target_modules"), want_targets));
+        json_decref(config);
+        json_decref(want_saved);
+        json_decref(want_targets);
+        free(path);
+        peft_close(&p);
+    }
+}
+
 static void test_written_config_text(void **state)
 {
     (void)state;
@@ -478,10 +529,15 @@ static void test_value_head(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_match_table),     cmocka_unit_test(test_match_all),
-        cmocka_unit_test(test_size_table),      cmocka_unit_test(test_refinements_round_trip),
-        cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_written_config_text),
-        cmocka_unit_test(test_what_is_refused), cmocka_unit_test(test_value_head),
+        cmocka_unit_test(test_match_table),
+        cmocka_unit_test(test_match_all),
+        cmocka_unit_test(test_size_table),
+        cmocka_unit_test(test_refinements_round_trip),
+        cmocka_unit_test(test_poolers_are_saved_beside_heads),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_written_config_text),
+        cmocka_unit_test(test_what_is_refused),
+        cmocka_unit_test(test_value_head),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
