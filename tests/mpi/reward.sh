@@ -2,7 +2,7 @@
 # Score heads: the same bits whatever the ranks, threads and micro-batches, of pairs and of classes; they
 # learn; merged they are classifiers; the head alone; ranks that are killed and resumed; the folder that is written.
 #
-#   tests/mpi/reward.sh [MODE..]    numeric modes of none, dequant, llm.int8 (default none and llm.int8)
+#   tests/mpi/reward.sh [MODE..]    numeric modes of none, dequant, llm.int8 (default: none of pairs, llm.int8 of classes)
 . "${srcdir:-.}/tests/mpi/reward_runs.sh"
 
 # value NAME STEP KEY: a number of a line of metrics.jsonl
@@ -23,14 +23,20 @@ variant() {
     fi
 }
 
-[ $# -gt 0 ] || set -- none llm.int8
+# same_bits DATA MODE
+same_bits() {
+    variant "$1" "$2" 1 1 0
+    case $1 in
+    pairs) variant pairs "$2" 2 2 1 ;;
+    *) variant classes "$2" 4 1 3 ;;
+    esac
+    echo "$1, $2: equal bits; adapters $(sha256sum <"$work/$first/adapter/adapter_model.safetensors" | cut -c1-16)"
+}
+
+[ $# -gt 0 ] || { same_bits pairs none; same_bits classes llm.int8; }
 for mode in "$@"; do
-    variant pairs "$mode" 1 1 0
-    variant pairs "$mode" 2 2 1
-    echo "pairs, $mode: equal bits; adapters $(sha256sum <"$work/$first/adapter/adapter_model.safetensors" | cut -c1-16)"
-    variant classes "$mode" 1 1 0
-    variant classes "$mode" 4 1 3
-    echo "classes, $mode: equal bits; adapters $(sha256sum <"$work/$first/adapter/adapter_model.safetensors" | cut -c1-16)"
+    same_bits pairs "$mode"
+    same_bits classes "$mode"
 done
 
 # it learns what tells the answers and the texts apart; 2e-2 does not
