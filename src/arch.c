@@ -182,7 +182,7 @@ static void behind_layers(struct list *l, const struct arch *a)
     }
     if (a->use == ARCH_CLASSIFIER) {
         add_matrix(l, ROLE_SCORE, a->n_labels, a->embedding_width);
-        if (a->score_bias)
+        if (a->bidirectional)
             add_vector(l, ROLE_SCORE, true, a->n_labels);
     }
 }

@@ -79,7 +79,7 @@ struct arch {
     int type_rows;       /* of token types; row 0 is added to every position as the weights are read; 0: none */
     bool embedding_norm; /* a norm behind the embeddings (encoders) */
     bool final_norm;
-    bool bidirectional;  /* an encoder */
+    bool bidirectional;  /* an encoder: its score is read at the first token, else at the last, and its score head has a bias */
     bool qk_norm;        /* RMS norms of q and k, per head, before the rotation */
     float attention_scale; /* of the scores: 1 / sqrt(head_dim), or 1 (GPT-Neo) */
     bool scale_by_layer;   /* divided by 1 + the layer's number too (GPT-2's scale_attn_by_inverse_layer_idx) */
@@ -87,9 +87,8 @@ struct arch {
     uint8_t windowed[ARCH_LAYERS_MAX]; /* 1: the layer sees window keys, 0: all */
     bool transposed;       /* linear weights lie as [in][out] in the files (GPT-2's Conv1D) */
     int n_labels;          /* ARCH_CLASSIFIER: classes */
-    bool pooler, score_bias; /* a dense layer and its activation before the score head; a bias of the latter */
+    bool pooler;           /* a dense layer and its activation before the score head */
     enum activation pooler_activation;
-    bool pool_first;       /* the score is read at the first token (encoders), else at the last */
     enum norm_kind norm;
     bool norm_bias;
     float norm_eps;

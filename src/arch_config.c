@@ -206,7 +206,7 @@ static void describe_family(struct arch *a)
     a->embedding_norm = f->name.embedding_norm != NULL;
     a->final_norm = f->name.final_norm != NULL;
     a->qk_norm = f->name.q_norm != NULL;
-    a->bidirectional = a->pool_first = a->score_bias = !f->language_model;
+    a->bidirectional = !f->language_model;
     a->pooler = f->name.pooler && a->use != ARCH_LANGUAGE_MODEL;
     a->pooler_activation = f->pooler_activation;
 }

@@ -24,7 +24,7 @@ static void describe(struct classifier *c, const struct classifier_options *o)
                                     .matmul = s->matmul == MATMUL_CHOICE_DEQUANT ? MATMUL_DEQUANT : MATMUL_LLM_INT8,
                                     .outlier_threshold = (float)s->outlier_threshold};
     model_init(&c->model, a, &c->engine->be, &options);
-    model_add_score_head(&c->model, a->n_labels, a->score_bias, false, NULL);
+    model_add_score_head(&c->model, a->n_labels, a->bidirectional, false, NULL);
     c->model.progress = o->progress;
     c->max_length = o->max_length < a->max_positions ? o->max_length : a->max_positions;
     c->text_bytes = o->text_bytes;
@@ -118,7 +118,7 @@ int classifier_pass(struct classifier *c, const struct reward_text *texts, int64
         struct sequence *s = &c->sequence[i];
         s->ids = c->ids.ids + at;
         at += s->n;
-        while (!a->pool_first && s->n > 1 && s->ids[s->n - 1] == a->pad)
+        while (!a->bidirectional && s->n > 1 && s->ids[s->n - 1] == a->pad)
             s->n--;
         s->first = s->n;
     }

@@ -181,7 +181,7 @@ static int build_model(struct engine *e)
     if (e->need.value_head)
         model_add_value_head(&e->model);
     if (e->need.scores)
-        model_add_score_head(&e->model, e->need.scores, e->folder.arch.score_bias, true, arch_head_module(&e->folder.arch));
+        model_add_score_head(&e->model, e->need.scores, e->folder.arch.bidirectional, true, arch_head_module(&e->folder.arch));
     if (e->need.train)
         gradient_init(&e->gradient, &e->model, e->comm, e->settings->run.share_device);
     return 0;

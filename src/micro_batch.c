@@ -103,7 +103,7 @@ int micro_batch_scores(struct micro_batch *mb, const struct sequence *s, int n, 
 {
     pack(mb, s, n);
     for (int i = 0; i < n; i++)
-        mb->row[i] = mb->model->arch->pool_first ? mb->start[i] : mb->start[i + 1] - 1;
+        mb->row[i] = mb->model->arch->bidirectional ? mb->start[i] : mb->start[i + 1] - 1;
     mb->rows = model_rows(mb->model, n, mb->row, NULL);
     model_send(mb->model);
     model_forward(mb->model, pass);

@@ -38,7 +38,7 @@ int micro_batch_backward(struct micro_batch *mb, const struct sequence *s, int n
                          float temperature);
 
 /* One pass over n sequences that fit, and the score head on the state of each one's last token, or of its first
- * (arch.pool_first): host score [n][model.score.n]. Of the sequences sample, ids and n are read. Errors: of the device. */
+ * (arch.bidirectional): host score [n][model.score.n]. Of the sequences sample, ids and n are read. Errors: of the device. */
 int micro_batch_scores(struct micro_batch *mb, const struct sequence *s, int n, const struct model_pass *pass, float *score);
 
 /* After micro_batch_scores with pass->keep: adds the gradients of host dscore [n][model.score.n], a sequence one contribution,

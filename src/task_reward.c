@@ -94,7 +94,7 @@ static int make_examples(struct job *j, struct score_examples *out, struct datas
     const struct score_format how = {.settings = &j->settings,
                                      .tokenizer = e->tokenizer,
                                      .eos = arch->bidirectional ? -1 : named >= 0 || !arch->n_eos ? named : arch->eos[0],
-                                     .pad = arch->pool_first ? -1 : arch_classifier_pad(arch),
+                                     .pad = arch->bidirectional ? -1 : arch_classifier_pad(arch),
                                      .context = engine_context(e),
                                      .vocab = arch->vocab};
     TRY(score_examples_make(out, data, &how));

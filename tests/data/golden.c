@@ -195,7 +195,7 @@ static void test_distilbert_classifier(void **state)
     char folder[2048];
     snprintf(folder, sizeof folder, "%s", in_data("models", "mini-distilbert-sentiment", ""));
     bench_describe(&b, folder, &options);
-    model_add_score_head(&b.model, b.folder.arch.n_labels, b.folder.arch.score_bias, false, "classifier");
+    model_add_score_head(&b.model, b.folder.arch.n_labels, b.folder.arch.bidirectional, false, "classifier");
     bench_load(&b, &options);
     done(file_read(&file, in_data("golden", "mini-distilbert-sentiment", ".jsonl")));
     for (char *line = file.bytes, *end; (end = strchr(line, '\n')); line = end + 1) {

@@ -36,7 +36,7 @@ static int add_score_head(struct bench *b, const char *adapter)
     const struct safetensors_entry *e = adapter ? peft_find_saved(&b->adapter, name) : safetensors_find(&b->folder.weights, name);
     if (!e)
         return error_set(ERR_FILE, "no %s", name);
-    model_add_score_head(&b->model, (int)e->shape[0], a->score_bias, adapter != NULL, arch_score_module(a));
+    model_add_score_head(&b->model, (int)e->shape[0], a->bidirectional, adapter != NULL, arch_score_module(a));
     return 0;
 }
 

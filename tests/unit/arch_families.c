@@ -174,7 +174,7 @@ static void test_gpt2(void **state)
     expect_tensor(&a, ROLE_POSITIONS, 0, 0, false, "transformer.wpe.weight", 32, 64);
     expect_each_once(&a);
     read_text(&a, GPT2(",\"scale_attn_weights\":false,\"reorder_and_upcast_attn\":true"), ARCH_CLASSIFIER);
-    assert_true(a.attention_scale == 1 && a.intermediate == 256 && !a.pool_first && !a.score_bias && a.n_labels == 2);
+    assert_true(a.attention_scale == 1 && a.intermediate == 256 && !a.bidirectional && a.n_labels == 2);
     expect_tensor(&a, ROLE_SCORE, 0, 0, false, "score.weight", 2, 64);
     assert_string_equal(arch_head_module(&a), "score");
     expect_each_once(&a);
@@ -268,7 +268,7 @@ static void test_encoders(void **state)
     (void)state;
     struct arch a;
     read_text(&a, DISTIL(",\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"},\"sinusoidal_pos_embds\":true"), ARCH_CLASSIFIER);
-    assert_true(a.bidirectional && a.pool_first && a.pooler && a.score_bias && a.pooler_activation == ACT_RELU);
+    assert_true(a.bidirectional && a.pooler && a.pooler_activation == ACT_RELU);
     assert_true(a.residual == RESIDUAL_POST_NORM && a.embedding_norm && !a.final_norm && a.n_labels == 3 && a.norm_eps == 1e-12f);
     expect_tensor(&a, ROLE_POOLER, 0, 0, false, "pre_classifier.weight", 64, 64);
     expect_tensor(&a, ROLE_SCORE, 0, 0, true, "classifier.bias", 3, 0);
@@ -307,7 +307,7 @@ static void expect_same(const struct arch *a, const struct arch *b)
     SAME(family), SAME(use), SAME(hidden), SAME(layers), SAME(heads), SAME(kv_heads), SAME(head_dim), SAME(intermediate);
     SAME(vocab), SAME(max_positions), SAME(embedding_width), SAME(position_rows), SAME(position_offset), SAME(type_rows);
     SAME(embedding_norm), SAME(final_norm), SAME(bidirectional), SAME(qk_norm), SAME(attention_scale), SAME(scale_by_layer);
-    SAME(window), SAME(transposed), SAME(pooler), SAME(score_bias), SAME(pool_first), SAME(norm), SAME(norm_eps), SAME(residual);
+    SAME(window), SAME(transposed), SAME(pooler), SAME(norm), SAME(norm_eps), SAME(residual);
     SAME(rotary_dims), SAME(rope.theta), SAME(rope.scaling), SAME(rope.factor), SAME(rope.beta_fast), SAME(rope.beta_slow);
     SAME(rope.attention_factor), SAME(activation_name), SAME(tied_head), SAME(bos), SAME(pad), SAME(n_eos);
 #undef SAME

@@ -61,7 +61,7 @@ static void recorded_open(struct recorded *r, const char *name)
     int length[SEQUENCES];
     bench_describe(b, name, &options);
     if (classifier)
-        model_add_score_head(&b->model, b->folder.arch.n_labels, b->folder.arch.score_bias, false, "score");
+        model_add_score_head(&b->model, b->folder.arch.n_labels, b->folder.arch.bidirectional, false, "score");
     bench_load(b, &options);
     json_t *root = bench_json(b, "expected.json");
     r->n = bench_ids(root, r->ids, length);

@@ -76,7 +76,7 @@ static void scored_open(struct scored *s, const char *model, bool pairs, int mic
     bench_describe(b, model, &o);
     bench_done(peft_open(&s->adapter, bench_file(b, s->folder), &b->folder.arch));
     bench_done(lora_attach(&b->model, &s->adapter.config, 1));
-    model_add_score_head(&b->model, pairs ? 1 : CLASSES_MOST, b->folder.arch.score_bias, true, arch_head_module(&b->folder.arch));
+    model_add_score_head(&b->model, pairs ? 1 : CLASSES_MOST, b->folder.arch.bidirectional, true, arch_head_module(&b->folder.arch));
     bench_load(b, &o);
     bench_done(lora_read(&b->model, &s->adapter, bench_file(b, s->folder)));
     s->root = bench_json(b, pairs ? "pairs/expected.json" : "classes/expected.json");
