@@ -325,6 +325,24 @@ uint64_t dataset_hash(const struct dataset *d)
     return hash_end(&h);
 }
 
+int dataset_take(const struct settings_data *s, unsigned need, int (*take)(void *context, struct dataset *d, bool eval),
+                 void *context, uint64_t hash[2])
+{
+    for (int eval = 0; eval < 2; eval++) {
+        struct dataset d = {0};
+        int rc = 0;
+        if (!eval || *s->eval_path) {
+            rc = eval ? dataset_load_eval(&d, s, need) : dataset_load(&d, s, need);
+            if (!rc)
+                rc = take(context, &d, eval);
+        }
+        hash[eval] = dataset_hash(&d);
+        dataset_free(&d);
+        TRY(rc);
+    }
+    return 0;
+}
+
 /* ---- labels ---- */
 
 static int by_bytes(const void *a, const void *b)

@@ -65,6 +65,12 @@ void dataset_free(struct dataset *d);
  * rendered. */
 uint64_t dataset_hash(const struct dataset *d);
 
+/* data.path, then data.eval_path where it is given: each is loaded, handed to take (eval: which of them), hashed and freed.
+ * hash   [2] written: dataset_hash of both; that of no rows where there is none
+ * Errors: dataset_load's; the first that take returns. Ranks: local. */
+int dataset_take(const struct settings_data *s, unsigned need, int (*take)(void *context, struct dataset *d, bool eval),
+                 void *context, uint64_t hash[2]);
+
 /* The distinct labels that are strings, sorted by byte: how many, 0 where labels are integers. The caller frees each and
  * the array. */
 int dataset_label_names(const struct dataset *d, char ***name);

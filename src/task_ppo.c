@@ -33,27 +33,11 @@ struct job {
     int64_t total_steps;
 };
 
-/* hash: of both data sets. */
-static int load_prompts(struct job *j, uint64_t hash[2])
+static int take_prompts(void *job, struct dataset *data, bool eval)
 {
-    const struct settings_data *s = &j->settings->data;
-    struct dataset data = {0}, eval = {0};
-    int rc = dataset_load(&data, s, 0);
-    if (!rc)
-        rc = conversation_render(&data, j->settings, CONVERSATION_PROMPTS);
-    if (!rc)
-        rc = actor_encode(&j->prompts, &j->engine, &data);
-    if (!rc && *s->eval_path)
-        rc = dataset_load_eval(&eval, s, 0);
-    if (!rc && *s->eval_path)
-        rc = conversation_render(&eval, j->settings, CONVERSATION_PROMPTS);
-    if (!rc && *s->eval_path)
-        rc = actor_encode(&j->eval_prompts, &j->engine, &eval);
-    hash[0] = dataset_hash(&data);
-    hash[1] = dataset_hash(&eval);
-    dataset_free(&data);
-    dataset_free(&eval);
-    return rc;
+    struct job *j = job;
+    TRY(conversation_render(data, j->settings, CONVERSATION_PROMPTS));
+    return actor_encode(eval ? &j->eval_prompts : &j->prompts, &j->engine, data);
 }
 
 static int64_t larger(int64_t a, int64_t b)
@@ -120,7 +104,7 @@ static int start(struct job *j, const struct options *o)
 {
     struct engine *e = &j->engine;
     uint64_t hash[2];
-    TRY(comm_agree(j->comm, load_prompts(j, hash)));
+    TRY(comm_agree(j->comm, dataset_take(&j->settings->data, 0, take_prompts, j, hash)));
     TRY(comm_same_input(j->comm, hash, sizeof hash, "the data of data.path or data.eval_path"));
     TRY(make_ppo(j));
     TRY(open_rewards(j));

@@ -81,13 +81,15 @@ static int find_labels(struct labels *l, const struct settings *s, const struct 
 
 /* ---- data ---- */
 
-static int make_examples(struct job *j, struct score_examples *out, struct dataset *data)
+static int make_examples(void *job, struct dataset *data, bool eval)
 {
+    struct job *j = job;
+    struct score_examples *out = eval ? &j->eval : &j->train;
     const struct engine *e = &j->engine;
     const struct arch *arch = &e->folder.arch;
     const int32_t named = tokenizer_eos(e->tokenizer);
     TRY(conversation_render(data, &j->settings, CONVERSATION_TEXTS));
-    if (!pairs(j) && out == &j->train)
+    if (!pairs(j) && !eval)
         TRY(find_labels(&j->labels, &j->settings, data));
     if (!pairs(j))
         TRY(dataset_number_labels(data, j->labels.name, j->labels.n));
@@ -105,26 +107,6 @@ static int make_examples(struct job *j, struct score_examples *out, struct datas
         log_warn("%s: %lld of %lld pairs have an answer that ends beyond %d tokens and are left out", data->path,
                  (long long)out->n_long, (long long)data->n, how.context);
     return 0;
-}
-
-/* hash: of both data sets. */
-static int load_data(struct job *j, uint64_t hash[2])
-{
-    const struct settings_data *s = &j->settings.data;
-    const unsigned need = pairs(j) ? DATASET_PAIR : DATASET_TEXT | DATASET_LABEL;
-    struct dataset data = {0}, eval = {0};
-    int rc = dataset_load(&data, s, need);
-    if (!rc)
-        rc = make_examples(j, &j->train, &data);
-    if (!rc && *s->eval_path)
-        rc = dataset_load_eval(&eval, s, need);
-    if (!rc && *s->eval_path)
-        rc = make_examples(j, &j->eval, &eval);
-    hash[0] = dataset_hash(&data);
-    hash[1] = dataset_hash(&eval);
-    dataset_free(&data);
-    dataset_free(&eval);
-    return rc;
 }
 
 /* Which data it is, and the first example as the model gets it. */
@@ -197,7 +179,8 @@ static int job_run(struct job *j, const struct options *o)
 {
     const struct settings_reward_model *s = &j->settings.reward_model;
     uint64_t hash[2];
-    TRY(comm_agree(j->engine.comm, load_data(j, hash)));
+    const unsigned data = pairs(j) ? DATASET_PAIR : DATASET_TEXT | DATASET_LABEL;
+    TRY(comm_agree(j->engine.comm, dataset_take(&j->settings.data, data, make_examples, j, hash)));
     TRY(comm_same_input(j->engine.comm, hash, sizeof hash, "the data of data.path or data.eval_path"));
     j->task = (struct score_task){.engine = &j->engine,
                                   .timing = &j->run.timing,

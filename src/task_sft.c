@@ -31,11 +31,13 @@ static int32_t end_token(const struct engine *e)
     return named >= 0 || !e->folder.arch.n_eos ? named : e->folder.arch.eos[0];
 }
 
-static int make_examples(struct job *j, struct sft_examples *out, struct dataset *data)
+static int make_examples(void *job, struct dataset *data, bool eval)
 {
+    struct job *j = job;
+    struct sft_examples *out = eval ? &j->eval : &j->train;
     const struct engine *e = &j->engine;
     TRY(conversation_render(data, j->settings, CONVERSATION_TEXTS));
-    if (out == &j->train)
+    if (!eval)
         j->wrapped = sft_examples_wrapped(&j->settings->sft, data);
     const struct sft_format how = {.settings = j->settings,
                                    .tokenizer = e->tokenizer,
@@ -51,26 +53,6 @@ static int make_examples(struct job *j, struct sft_examples *out, struct dataset
         log_warn("%s: %lld of %lld rows have no token to learn and are left out", data->path, (long long)out->n_empty,
                  (long long)data->n);
     return 0;
-}
-
-/* hash: of both data sets. */
-static int load_data(struct job *j, uint64_t hash[2])
-{
-    const struct settings_data *s = &j->settings->data;
-    const unsigned need = DATASET_TEXT | DATASET_COMPLETION;
-    struct dataset data = {0}, eval = {0};
-    int rc = dataset_load(&data, s, need);
-    if (!rc)
-        rc = make_examples(j, &j->train, &data);
-    if (!rc && *s->eval_path)
-        rc = dataset_load_eval(&eval, s, need);
-    if (!rc && *s->eval_path)
-        rc = make_examples(j, &j->eval, &eval);
-    hash[0] = dataset_hash(&data);
-    hash[1] = dataset_hash(&eval);
-    dataset_free(&data);
-    dataset_free(&eval);
-    return rc;
 }
 
 /* Is it one of generation_config.json's end tokens? A chat template ends its turns with another one than texts have. */
@@ -137,7 +119,7 @@ static int job_run(struct job *j, const struct options *o)
 {
     const struct settings *s = j->settings;
     uint64_t hash[2];
-    TRY(comm_agree(j->engine.comm, load_data(j, hash)));
+    TRY(comm_agree(j->engine.comm, dataset_take(&s->data, DATASET_TEXT | DATASET_COMPLETION, make_examples, j, hash)));
     TRY(comm_same_input(j->engine.comm, hash, sizeof hash, "the data of data.path or data.eval_path"));
     j->lm = (struct causal_lm){.engine = &j->engine,
                                .timing = &j->run.timing,
