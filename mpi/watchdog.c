@@ -15,6 +15,7 @@
 
 #include "comm.h"
 #include "error.h"
+#include "timing.h"
 
 struct watchdog {
     const struct comm *comm;
@@ -25,13 +26,6 @@ struct watchdog {
     pthread_cond_t closing;
     bool closed; /* under the lock */
 };
-
-static double now_sec(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static struct timespec later(double sec)
 {
@@ -60,13 +54,13 @@ static void bark(const struct watchdog *w, bool waiting)
 static void *watch(void *argument)
 {
     struct watchdog *w = argument;
-    double quiet_sec = 0, last = now_sec();
+    double quiet_sec = 0, last = timing_now();
     unsigned long seen = atomic_load(&w->progress->n_ticks);
     pthread_mutex_lock(&w->lock);
     while (!w->closed) {
         struct timespec until = later(w->tick_sec);
         pthread_cond_timedwait(&w->closing, &w->lock, &until);
-        double now = now_sec(), passed = now - last;
+        double now = timing_now(), passed = now - last;
         last = now;
         unsigned long ticks = atomic_load(&w->progress->n_ticks);
         enum comm_waiting waiting = comm_waiting(w->comm);

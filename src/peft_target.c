@@ -16,18 +16,11 @@
 
 enum { MATCH_STEPS_MAX = 1000000 }; /* of one match: a hostile pattern ends with an error */
 
-static char *copy_string(const char *s)
-{
-    char *copy = strdup(s);
-    CHECK(copy, "out of memory");
-    return copy;
-}
-
 void peft_names_add(struct peft_names *names, const char *name)
 {
     names->item = realloc(names->item, ((size_t)names->n + 1) * sizeof *names->item);
     CHECK(names->item, "out of memory");
-    names->item[names->n++] = copy_string(name);
+    names->item[names->n++] = text_copy(name);
 }
 
 void peft_names_free(struct peft_names *names)
@@ -46,7 +39,7 @@ void peft_targets_set_string(struct peft_targets *t, const char *value)
         return;
     }
     t->kind = PEFT_REGEX;
-    t->regex = copy_string(value);
+    t->regex = text_copy(value);
 }
 
 void peft_targets_add(struct peft_targets *t, const char *name)

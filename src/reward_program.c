@@ -12,6 +12,7 @@
 #include "jsonl.h"
 #include "progress.h"
 #include "text.h"
+#include "timing.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -42,13 +43,6 @@ struct program {
 };
 
 extern char **environ;
-
-static double now_sec(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void close_fd(int *fd)
 {
@@ -113,13 +107,13 @@ done:
 /* Waits up to a time for the program to end, without reaping it. */
 static bool has_ended(const struct program *p, siginfo_t *info, double wait_sec)
 {
-    const double until = now_sec() + wait_sec;
+    const double until = timing_now() + wait_sec;
     for (;;) {
         memset(info, 0, sizeof *info);
         if (waitid(P_PID, (id_t)p->pid, info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
             info->si_pid == p->pid)
             return true;
-        if (now_sec() >= until)
+        if (timing_now() >= until)
             return false;
         const struct timespec pause = {0, 2000000};
         nanosleep(&pause, NULL);
@@ -333,11 +327,11 @@ static int exchange_all(struct program *p, struct exchange *x)
 {
     bool progress;
     TRY(receive_some(p, x, &progress)); /* says something unasked, or is dead already */
-    double last = now_sec();
+    double last = timing_now();
     while (x->n_answered < x->n) {
         const bool sending = x->n_made < x->n || x->sent < p->question.n;
         struct pollfd fds[2] = {{p->from, POLLIN, 0}, {sending ? p->to : -1, POLLOUT, 0}};
-        const double left = last + p->timeout_sec - now_sec();
+        const double left = last + p->timeout_sec - timing_now();
         if (left <= 0.0)
             return error_set(ERR_RUN,
                              "the program took and gave nothing for %g s after %lld of %lld "
@@ -355,7 +349,7 @@ static int exchange_all(struct program *p, struct exchange *x)
         if (fds[1].revents)
             TRY(send_some(p, x, &progress));
         if (progress) {
-            last = now_sec();
+            last = timing_now();
             progress_tick(p->progress);
         }
     }

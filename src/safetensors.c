@@ -4,6 +4,7 @@
 
 #include "document.h"
 #include "error.h"
+#include "text.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -34,13 +35,6 @@ static void *allocate(size_t n, size_t size)
     void *p = calloc(n ? n : 1, size);
     CHECK(p, "out of memory for %zu entries", n);
     return p;
-}
-
-static char *copy_string(const char *s)
-{
-    char *copy = strdup(s);
-    CHECK(copy, "out of memory");
-    return copy;
 }
 
 /* Names go into messages of one line: printable, bounded. */
@@ -103,7 +97,7 @@ static int read_entry(struct safetensors_entry *e, const char *path, const char 
     if (end - begin != n_bytes)
         return error_set(ERR_FILE, "%s: tensor %s: %lld bytes, but its shape and dtype need %lld",
                          path, name, (long long)(end - begin), (long long)n_bytes);
-    e->name = copy_string(name);
+    e->name = text_copy(name);
     snprintf(e->type, sizeof e->type, "%s", type->name);
     e->dtype = type->dtype;
     e->n_dims = (int)n_dims;
@@ -193,7 +187,7 @@ static int add_file(struct safetensors *s, const char *path)
 {
     struct safetensors_file *f = &s->file[s->n_files];
     TRY(file_map(&f->map, path));
-    f->path = copy_string(path);
+    f->path = text_copy(path);
     s->n_files++;
     if (f->map.n < 8)
         return error_set(ERR_FILE, "%s: %zu bytes are too few for a safetensors file", path,
@@ -557,7 +551,7 @@ int safetensors_writer_begin(struct safetensors_writer *w, const char *path,
 {
     struct text temporary = {0}, header = {0};
     text_format(&temporary, "%s.tmp-%ld", path, (long)getpid());
-    *w = (struct safetensors_writer){.path = copy_string(path), .temporary = temporary.bytes};
+    *w = (struct safetensors_writer){.path = text_copy(path), .temporary = temporary.bytes};
     w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (w->fd < 0) {
         error_set(ERR_FILE, "%s: cannot create: %s", path, strerror(errno));

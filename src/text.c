@@ -66,6 +66,13 @@ void text_free(struct text *t)
     *t = (struct text){0};
 }
 
+char *text_copy(const char *string)
+{
+    char *copy = strdup(string);
+    CHECK(copy, "out of memory");
+    return copy;
+}
+
 bool text_ends(const char *string, const char *end)
 {
     const size_t n = strlen(string), k = strlen(end);

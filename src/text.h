@@ -18,6 +18,7 @@ const char *text_string(const struct text *t); /* never NULL; borrowed */
 void text_clear(struct text *t);               /* keeps the room */
 void text_free(struct text *t);
 
+char *text_copy(const char *string); /* strdup that does not fail; the caller frees */
 bool text_ends(const char *string, const char *end);
 
 #endif
